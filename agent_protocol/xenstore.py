@@ -27,6 +27,9 @@ DEFAULT_TIMEOUT = 5.0
 
 _CHUNK = 65536
 
+_MAX_NUMBER = 0xFFFFFFFF
+"""Ids of requests and transactions have 32 bits (wire.HEADER)."""
+
 
 class XenStoreError(Exception):
     """The root of what this module raises, besides wire.WireError for illegal arguments."""
@@ -121,7 +124,8 @@ class Client:
         # Each part begins with the node's generation: when that changes, the list must be read again from the
         # start. An empty string ends the last part.
         generation, names = b"", b""
-        while True:
+        deadline = time.monotonic() + self._timeout
+        while time.monotonic() < deadline:
             payload = self._ask(Operation.DIRECTORY_PART, path, wire.strings(path, str(len(names))))
             current, _, part = payload.partition(b"\0")
             if names and current != generation:
@@ -133,6 +137,7 @@ class Client:
             if not part:
                 raise StoreError(Operation.DIRECTORY_PART, path, "EIO")
             names += part
+        raise StoreTimeout("DIRECTORY_PART %s: no complete list in %g s" % (path, self._timeout))
 
     def get_permissions(self, path: str) -> List[str]:
         """A node's permissions: the owner and everybody's default first, such as `n0`, then `r7` and the like."""
@@ -148,8 +153,11 @@ class Client:
 
         A guest may hold ten at a time; xenward itself uses one only where order alone can't tell the truth.
         """
-        payload = self._ask(Operation.TRANSACTION_START, "", b"\0")
-        return Transaction(self, int(payload.rstrip(b"\0")))
+        number = self._ask(Operation.TRANSACTION_START, "", b"\0").rstrip(b"\0")
+        # 0 would mean no transaction: what is written through it would happen at once.
+        if not number.isdigit() or not 0 < int(number) <= _MAX_NUMBER:
+            raise StoreError(Operation.TRANSACTION_START, "", "EIO")
+        return Transaction(self, int(number))
 
     # Watches
 
@@ -174,8 +182,7 @@ class Client:
         with self._sending, self._condition:
             if self._descriptor < 0:
                 return
-            self._closed_because = self._closed_because or "closed by this process"
-            os.write(self._wake_writer, b"\0")
+            self._fail("closed by this process")
             while self._reader_present:
                 self._condition.wait()
             self._condition.notify_all()
@@ -206,7 +213,7 @@ class Client:
 
     def _new_request_id(self) -> int:
         while True:
-            self._next_request_id = (self._next_request_id + 1) & 0xFFFFFFFF
+            self._next_request_id = (self._next_request_id + 1) & _MAX_NUMBER
             if self._next_request_id not in self._replies:
                 return self._next_request_id
 
@@ -282,8 +289,12 @@ class Client:
             # Anything else answers a request that timed out: nobody waits for it.
 
     def _fail(self, reason: str) -> None:
-        if self._closed_because is None:
-            self._closed_because = reason
+        with self._condition:
+            if self._closed_because is None:
+                self._closed_because = reason
+                # Whoever reads for everybody may have no timeout, and nothing may come any more.
+                os.write(self._wake_writer, b"\0")
+                self._condition.notify_all()
 
 
 class Transaction:

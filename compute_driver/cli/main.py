@@ -1,0 +1,82 @@
+"""`xenward`, the operator's command: sets up, runs one subcommand, ends with an exit status per outcome."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import logging
+import sys
+from contextlib import ExitStack
+from importlib.metadata import version
+from typing import Any
+
+from cliff.app import App
+from cliff.commandmanager import CommandManager
+
+from .. import concurrency, config
+from ..context import RequestContext
+from . import server
+from .base import EXIT_STATUS
+
+
+class XenwardApp(App):
+    """The command and what its subcommands need: a client of the compute service, and the request's context."""
+
+    DEFAULT_VERBOSE_LEVEL = 0
+
+    def __init__(self) -> None:
+        commands = CommandManager("xenward.cli")
+        for name, command in server.COMMANDS.items():
+            commands.add_command(name, command)
+        super().__init__(
+            description="Control Xen guests from outside. Exit status: "
+            + ", ".join(f"{status} {outcome}" for outcome, status in EXIT_STATUS.items())
+            + ".",
+            version=version("xenward"),
+            command_manager=commands,
+            deferred_help=True,
+        )
+        self._stack = ExitStack()
+        self._client: Any = None
+
+    def build_option_parser(self, *arguments: Any, **named: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().build_option_parser(*arguments, **named)
+        parser.add_argument("--config-file", help="configuration to read (default: $XENWARD_CONFIG_FILE, then /etc)")
+        return parser
+
+    def configure_logging(self) -> None:
+        """Warnings to standard error, more with -v. An embedded service's own log is for -v only."""
+        super().configure_logging()
+        if self.options.verbose_level < 1:
+            logging.getLogger("compute_driver").setLevel(logging.CRITICAL)
+
+    @property
+    def client(self) -> Any:
+        """The compute service's client (rpc.ComputeClient). With an embedded bus the service runs in this process."""
+        if self._client is None:
+            conf = config.load(self.options.config_file)
+            concurrency.set_up(conf.concurrency_backend)
+            from .. import rpc, service
+
+            bus = service.transport(conf)
+            if service.is_embedded(conf):
+                self._stack.enter_context(service.running(conf, bus))
+            self._client = rpc.ComputeClient(bus, conf.host)
+        return self._client
+
+    def new_context(self) -> RequestContext:
+        """The context of this invocation: a new request id, and who runs the command."""
+        return RequestContext.new(getpass.getuser())
+
+    def close(self) -> None:
+        """End what was started for this invocation."""
+        self._stack.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    app = XenwardApp()
+    try:
+        return int(app.run(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        app.close()

@@ -1,0 +1,25 @@
+"""How a process runs many requests together: decided once, at its edge, before anything else is imported.
+
+Everything below this line of the house works in native and in green threads alike and never asks which they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+
+def set_up(backend: str) -> None:
+    """Prepare the process. backend: `threading` or `eventlet`.
+
+    Call it before oslo.messaging is imported: that loads the eventlet backend by itself otherwise.
+    """
+    # Libraries below oslo.messaging import eventlet wherever it is installed, and it warns of itself each time.
+    warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+    if backend == "eventlet":
+        import eventlet
+
+        eventlet.monkey_patch()
+    from oslo_service import backend as oslo_backend
+
+    kind = oslo_backend.BackendType.EVENTLET if backend == "eventlet" else oslo_backend.BackendType.THREADING
+    oslo_backend.init_backend(kind)

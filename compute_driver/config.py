@@ -1,0 +1,81 @@
+"""Configuration, read with oslo.config: a file, no secrets on the command line.
+
+Looked for in this order: what `--config-file` names, what the variable XENWARD_CONFIG_FILE names,
+`/etc/xenward/xenward.conf`. Without any, everything runs embedded: an in-process bus and SQLite below `state_path`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from oslo_config import cfg
+
+DEFAULT_FILE = Path("/etc/xenward/xenward.conf")
+
+_DEFAULT_OPTIONS = [
+    cfg.HostnameOpt("host", default=socket.gethostname(), help="Name of the compute host that is served or asked."),
+    cfg.StrOpt(
+        "state_path",
+        help="Directory for locks and the default database. Default: /var/lib/xenward for root, "
+        "otherwise xenward in the user's data directory.",
+    ),
+    cfg.StrOpt(
+        "concurrency_backend",
+        default="threading",
+        choices=["threading", "eventlet"],
+        help="How the service's process runs many requests together.",
+    ),
+]
+
+_GROUPS = {
+    "database": [
+        cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL. Default: SQLite in state_path."),
+    ],
+    "xenserver": [
+        cfg.StrOpt("url", default="https://localhost", help="XenServer's address, http:// or https://."),
+        cfg.StrOpt("username", default="root", help="XenServer user."),
+        cfg.StrOpt("password", default="", secret=True, help="XenServer password."),
+        cfg.FloatOpt("timeout", default=60.0, min=1.0, help="Seconds for a call that XenServer answers at once."),
+    ],
+    "agent": [
+        cfg.FloatOpt("timeout", default=30.0, min=0.1, help="Seconds that a guest's agent has for one operation."),
+        cfg.FloatOpt("boot_timeout", default=300.0, min=1.0, help="Seconds from a guest's start to its agent."),
+    ],
+}
+
+
+def load(config_file: str | None = None) -> Any:
+    """The process's configuration. It is oslo.config's global object: oslo.messaging's RPC works with no other.
+
+    Raises cfg.Error (its text names the option, never a secret value) when a file is missing or wrong.
+    """
+    conf = cfg.CONF
+    conf.register_opts(_DEFAULT_OPTIONS)
+    for group, options in _GROUPS.items():
+        conf.register_opts(options, group=group)
+    named = config_file or os.environ.get("XENWARD_CONFIG_FILE")
+    files = [named] if named else [str(DEFAULT_FILE)] if DEFAULT_FILE.exists() else []
+    conf(args=[], project="xenward", default_config_files=files)
+    return conf
+
+
+def state_path(conf: Any) -> Path:
+    """The state directory, made with mode 0700 when it is missing."""
+    path = Path(conf.state_path) if conf.state_path else _default_state_path()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def _default_state_path() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/xenward")
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "xenward"
+
+
+def database_url(conf: Any) -> str:
+    """The SQLAlchemy URL of the database."""
+    return conf.database.connection or f"sqlite:///{state_path(conf) / 'xenward.sqlite'}"

@@ -1,0 +1,243 @@
+"""What the bus calls: checks the instance's state, takes its turn, records, calls the driver, records the outcome."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from agent_protocol.messages import Password, has_control_characters
+from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful
+
+from .audit import Audit
+from .context import RequestContext
+from .db.records import Action, Agent, Instance
+from .db.repository import Repository
+from .driver import ComputeDriver, InjectedFile
+from .errors import DatabaseUnavailable, InstanceNotFound
+from .states import PowerState, TaskState, VmState
+
+LOG = logging.getLogger(__name__)
+
+MAX_NAME = 255
+"""Characters in an instance's display name (Nova's limit)."""
+
+
+@dataclass
+class _Turn:
+    """One task on one instance. `values`: columns to set when it succeeds."""
+
+    instance: Instance
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+class ComputeManager:
+    """The instances of one host. `target` is an instance's uuid or its unique display name, everywhere."""
+
+    def __init__(self, repository: Repository, driver: ComputeDriver, host: str) -> None:
+        self._repository = repository
+        self._driver = driver
+        self._host = host
+
+    def init_host(self) -> None:
+        """Get ready. A hypervisor that cannot be used now is logged: each operation then says so itself."""
+        try:
+            self._driver.init_host(self._host)
+        except Unsuccessful as error:
+            LOG.error("host %s: %s", self._host, error)
+
+    def close_unfinished(self) -> None:
+        """End what an earlier run of this host's service left in flight: nobody knows how it went.
+
+        Call it only when no other service of this host runs.
+        """
+        now = datetime.now(timezone.utc)
+        for action in self._repository.unfinished_actions(self._host):
+            self._repository.finish_action(
+                action.id,
+                outcome=Outcome.UNKNOWN,
+                code="service_restarted",
+                message="the service ended while this was in flight",
+                seconds=max(0.0, (now - action.started_at).total_seconds()),
+            )
+            LOG.warning("%s %s: unknown (service_restarted)", action.request_id, action.action)
+        for instance in self._repository.list_instances(host=self._host):
+            if instance.task_state is not None:
+                half_made = instance.vm_state == VmState.BUILDING
+                self._repository.end_task(instance.uuid, **({"vm_state": VmState.ERROR} if half_made else {}))
+
+    # Operations
+
+    def build_and_run_instance(
+        self,
+        context: RequestContext,
+        *,
+        display_name: str,
+        memory_mb: int,
+        vcpus: int,
+        root_gb: int,
+        admin_password: Password,
+        injected_files: Sequence[InjectedFile] = (),
+        ssh_keys: Sequence[str] = (),
+    ) -> Instance:
+        """Create an instance and boot it (action `create`). Leaves one that works, or one in vm_state `error`."""
+        identity = str(uuid.uuid4())
+        audit = Audit(self._repository, context, host=self._host, action="create", target=display_name[:MAX_NAME])
+        audit.instance_uuid = identity
+        with audit.action():
+            _check_new(display_name, memory_mb, vcpus, root_gb)
+            instance = self._repository.create_instance(
+                uuid=identity,
+                display_name=display_name,
+                host=self._host,
+                memory_mb=memory_mb,
+                vcpus=vcpus,
+                root_gb=root_gb,
+            )
+            turn = _Turn(instance)
+            with self._task_end(turn, {"vm_state": VmState.ERROR}):
+                agent = self._driver.spawn(
+                    instance,
+                    admin_password=admin_password,
+                    injected_files=injected_files,
+                    ssh_keys=ssh_keys,
+                    progress=audit,
+                )
+                self._repository.save_agent(
+                    identity, version=agent.version, features=agent.features, protocol=agent.protocol
+                )
+                turn.values.update(
+                    vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, launched_at=datetime.now(timezone.utc)
+                )
+        return self._repository.get_instance(identity)
+
+    def terminate_instance(self, context: RequestContext, target: str) -> None:
+        """Destroy the guest and its disks, and mark the instance as deleted (action `delete`)."""
+        with self._turn(context, target, "delete", TaskState.DELETING) as turn:
+            self._driver.destroy(turn.instance)
+            self._repository.delete_instance(turn.instance.uuid)
+
+    def start_instance(self, context: RequestContext, target: str) -> None:
+        """Boot a stopped instance (action `start`)."""
+        with self._turn(context, target, "start", TaskState.POWERING_ON, {VmState.STOPPED}) as turn:
+            self._driver.power_on(turn.instance)
+            turn.values.update(vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING)
+
+    def stop_instance(self, context: RequestContext, target: str) -> None:
+        """Shut an instance down (action `stop`)."""
+        with self._turn(context, target, "stop", TaskState.POWERING_OFF, {VmState.ACTIVE}) as turn:
+            self._driver.power_off(turn.instance)
+            turn.values.update(vm_state=VmState.STOPPED, power_state=PowerState.SHUTDOWN)
+
+    def reboot_instance(self, context: RequestContext, target: str, reboot_type: str) -> None:
+        """Restart an instance (action `reboot`). reboot_type: `SOFT` or `HARD`."""
+        if reboot_type not in ("SOFT", "HARD"):
+            raise Refused("bad_reboot_type", "a reboot is SOFT or HARD")
+        task = TaskState.REBOOTING_HARD if reboot_type == "HARD" else TaskState.REBOOTING
+        with self._turn(context, target, "reboot", task, {VmState.ACTIVE}) as turn:
+            self._driver.reboot(turn.instance, reboot_type)
+            turn.values.update(power_state=PowerState.RUNNING)
+
+    def set_admin_password(self, context: RequestContext, target: str, new_pass: Password) -> None:
+        """Set the administrator's password in the running guest (action `set_admin_password`)."""
+        task = TaskState.UPDATING_PASSWORD
+        with self._turn(context, target, "set_admin_password", task, {VmState.ACTIVE}) as turn:
+            self._driver.set_admin_password(turn.instance, new_pass)
+
+    def inject_file(self, context: RequestContext, target: str, file: InjectedFile) -> None:
+        """Put a file into the running guest (action `inject_file`)."""
+        with self._turn(context, target, "inject_file", TaskState.INJECTING_FILE, {VmState.ACTIVE}) as turn:
+            self._driver.inject_file(turn.instance, file)
+
+    # Questions
+
+    def get_instance(self, target: str) -> tuple[Instance, Agent | None, str]:
+        """An instance and its agent as recorded, and its power state as the hypervisor says now, in Nova's words.
+
+        When the hypervisor cannot tell, the word is `unknown`.
+        """
+        instance = self._repository.find_instance(target)
+        agent = self._repository.get_agent(instance.uuid)
+        try:
+            return instance, agent, self._driver.get_info(instance).state.word
+        except Unsuccessful as error:
+            LOG.warning("instance %s: its power state is unknown: %s", instance.uuid, error.code)
+            return instance, agent, "unknown"
+
+    def list_instances(self) -> list[Instance]:
+        """All instances that were not deleted, as recorded."""
+        return self._repository.list_instances(host=self._host)
+
+    def list_actions(self, target: str | None) -> list[Action]:
+        """The newest actions and steps, oldest first: of all instances, or of one, which may be deleted by now.
+
+        target: as everywhere; a deleted instance is known by its uuid only.
+        """
+        if target is None:
+            return self._repository.list_actions()
+        try:
+            identity = self._repository.find_instance(target).uuid
+        except InstanceNotFound:
+            actions = self._repository.list_actions(instance_uuid=target)
+            if not actions:
+                raise
+            return actions
+        return self._repository.list_actions(instance_uuid=identity)
+
+    # How an operation runs
+
+    @contextmanager
+    def _turn(
+        self,
+        context: RequestContext,
+        target: str,
+        action: str,
+        task_state: TaskState,
+        vm_states: Collection[VmState] | None = None,
+    ) -> Iterator[_Turn]:
+        audit = Audit(self._repository, context, host=self._host, action=action, target=target[:MAX_NAME])
+        # Looked up first, so that the row names the instance even if this process does not live to its end.
+        with suppress(Refused):
+            audit.instance_uuid = self._repository.find_instance(target).uuid
+        with audit.action():
+            identity = audit.instance_uuid or self._repository.find_instance(target).uuid
+            turn = _Turn(self._repository.begin_task(identity, task_state, vm_states=vm_states))
+            with self._task_end(turn):
+                yield turn
+
+    @contextmanager
+    def _task_end(self, turn: _Turn, on_error: dict[str, Any] | None = None) -> Iterator[None]:
+        """Gives the turn back, whatever happens in the block. on_error: columns to set when it fails."""
+        try:
+            yield
+            self._give_back(turn.instance, turn.values)
+        except DatabaseUnavailable as error:
+            # Within the block the hypervisor was asked already: this is not the harmless kind any more.
+            raise Unknown("not_recorded", f"it may have happened, but could not be recorded: {error}") from None
+        except BaseException as error:
+            try:
+                self._give_back(turn.instance, on_error or {})
+                if on_error and isinstance(error, Unsuccessful):
+                    self._repository.record_fault(turn.instance.uuid, code=error.code, message=error.message)
+            except DatabaseUnavailable as unrecorded:
+                LOG.error("instance %s keeps its task: %s", turn.instance.uuid, unrecorded)
+            raise
+
+    def _give_back(self, instance: Instance, values: dict[str, Any]) -> None:
+        try:
+            self._repository.end_task(instance.uuid, **values)
+        except InstanceNotFound:
+            # It was deleted: there is no turn any more.
+            return
+
+
+def _check_new(display_name: str, memory_mb: int, vcpus: int, root_gb: int) -> None:
+    if not 1 <= len(display_name) <= MAX_NAME or has_control_characters(display_name):
+        raise Refused("bad_name", f"a name has 1 to {MAX_NAME} characters, none of them control characters")
+    for name, value, least in (("memory_mb", memory_mb, 16), ("vcpus", vcpus, 1), ("root_gb", root_gb, 1)):
+        if value < least:
+            raise Refused("bad_size", f"{name} must be at least {least}")

@@ -1,0 +1,181 @@
+"""The bus: the manager as an RPC server, and the client that callers use. Topic `compute`, server = host.
+
+Arguments and answers are plain dictionaries. An honest error crosses the bus as data, not as an exception, so no
+traceback and no argument travels with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import oslo_messaging
+
+from agent_protocol.messages import Password
+from agent_protocol.outcomes import Outcome, Unknown, Unreachable, Unsuccessful, Unsupported, unsuccessful
+
+from .context import RequestContext
+from .driver import InjectedFile
+from .manager import ComputeManager
+
+LOG = logging.getLogger(__name__)
+
+TOPIC = "compute"
+EXCHANGE = "xenward"
+VERSION = "1.0"
+
+_HEARTBEAT = 30
+"""Seconds within which the server shows that a long call is still being worked on."""
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _answered(method: _Method) -> _Method:
+    """Sends the method's result as {"result": …} and an honest error as {"error": {outcome, code, message}}."""
+
+    @functools.wraps(method)
+    def answer(self: object, context: Mapping[str, object], **arguments: Any) -> dict[str, Any]:
+        try:
+            return {"result": method(self, RequestContext.from_dict(context), **arguments)}
+        except Unsuccessful as error:
+            return {"error": {"outcome": str(error.outcome), "code": error.code, "message": error.message}}
+        except Exception as error:
+            # The text of an unforeseen error may hold an argument; its kind is enough for the log.
+            LOG.error("%s: internal error: %s", method.__name__, type(error).__name__)
+            return {"error": {"outcome": "unknown", "code": "internal_error", "message": "internal error, see the log"}}
+
+    return cast(_Method, answer)
+
+
+class ComputeEndpoint:
+    """The methods that the bus offers. Their names follow Nova's compute manager."""
+
+    target = oslo_messaging.Target(version=VERSION)
+
+    def __init__(self, manager: ComputeManager) -> None:
+        self._manager = manager
+
+    @_answered
+    def build_and_run_instance(
+        self,
+        context: RequestContext,
+        *,
+        display_name: str,
+        memory_mb: int,
+        vcpus: int,
+        root_gb: int,
+        admin_password: str,
+        injected_files: list[dict[str, Any]],
+        ssh_keys: list[str],
+    ) -> dict[str, Any]:
+        instance = self._manager.build_and_run_instance(
+            context,
+            display_name=display_name,
+            memory_mb=memory_mb,
+            vcpus=vcpus,
+            root_gb=root_gb,
+            admin_password=Password(admin_password),
+            injected_files=[InjectedFile.from_dict(file) for file in injected_files],
+            ssh_keys=ssh_keys,
+        )
+        return instance.to_dict()
+
+    @_answered
+    def terminate_instance(self, context: RequestContext, *, target: str) -> None:
+        self._manager.terminate_instance(context, target)
+
+    @_answered
+    def start_instance(self, context: RequestContext, *, target: str) -> None:
+        self._manager.start_instance(context, target)
+
+    @_answered
+    def stop_instance(self, context: RequestContext, *, target: str) -> None:
+        self._manager.stop_instance(context, target)
+
+    @_answered
+    def reboot_instance(self, context: RequestContext, *, target: str, reboot_type: str) -> None:
+        self._manager.reboot_instance(context, target, reboot_type)
+
+    @_answered
+    def set_admin_password(self, context: RequestContext, *, target: str, new_pass: str) -> None:
+        self._manager.set_admin_password(context, target, Password(new_pass))
+
+    @_answered
+    def inject_file(self, context: RequestContext, *, target: str, file: dict[str, Any]) -> None:
+        self._manager.inject_file(context, target, InjectedFile.from_dict(file))
+
+    @_answered
+    def get_instance(self, _context: RequestContext, *, target: str) -> dict[str, Any]:
+        instance, agent, power_state = self._manager.get_instance(target)
+        return {**instance.to_dict(), "power_state": power_state, "agent": agent.to_dict() if agent else None}
+
+    @_answered
+    def list_instances(self, _context: RequestContext) -> list[dict[str, Any]]:
+        return [instance.to_dict() for instance in self._manager.list_instances()]
+
+    @_answered
+    def list_actions(self, _context: RequestContext, *, target: str | None) -> list[dict[str, Any]]:
+        return [action.to_dict() for action in self._manager.list_actions(target)]
+
+
+def server(transport: Any, manager: ComputeManager, host: str, executor: str) -> Any:
+    """An RPC server for `host`, to be started and stopped. executor: `threading` or `eventlet`."""
+    return oslo_messaging.get_rpc_server(
+        transport,
+        oslo_messaging.Target(exchange=EXCHANGE, topic=TOPIC, server=host),
+        [ComputeEndpoint(manager)],
+        executor=executor,
+        access_policy=oslo_messaging.DefaultRPCAccessPolicy,
+    )
+
+
+class ComputeClient:
+    """Calls the compute service of one host. The methods and their arguments are those of ComputeEndpoint.
+
+    timeout: seconds that a question may take; order_timeout: seconds for everything else. Both end earlier when
+    the service stops showing that it is alive.
+    """
+
+    def __init__(self, transport: Any, host: str, *, timeout: float = 60.0, order_timeout: float = 1800.0) -> None:
+        target = oslo_messaging.Target(exchange=EXCHANGE, topic=TOPIC, server=host, version=VERSION)
+        self._client = oslo_messaging.get_rpc_client(transport, target)
+        self._host = host
+        self._timeout = timeout
+        self._order_timeout = order_timeout
+
+    def ask(self, context: RequestContext, method: str, **arguments: Any) -> Any:
+        """Call a method that changes nothing. Raises the error it ended with; Unreachable when none answers."""
+        try:
+            return self._call(context, method, self._timeout, arguments)
+        except Unknown as error:
+            raise Unreachable(error.code, error.message) from None
+
+    def order(self, context: RequestContext, method: str, **arguments: Any) -> Any:
+        """Call a method that changes something. Raises the error it ended with; Unknown when no answer comes."""
+        return self._call(context, method, self._order_timeout, arguments)
+
+    def _call(self, context: RequestContext, method: str, timeout: float, arguments: dict[str, Any]) -> Any:
+        # Mandatory delivery: without a queue, the broker says so instead of dropping the call silently.
+        options = oslo_messaging.TransportOptions(at_least_once=True)
+        client = self._client.prepare(
+            timeout=timeout, call_monitor_timeout=min(_HEARTBEAT, timeout), retry=0, transport_options=options
+        )
+        try:
+            answer = client.call(context.to_dict(), method, **arguments)
+        except oslo_messaging.MessageUndeliverable:
+            raise Unreachable("service_unreachable", f"no compute service serves host {self._host!r}") from None
+        except oslo_messaging.MessageDeliveryFailure:
+            raise Unreachable("bus_unreachable", "the message bus cannot be reached") from None
+        except oslo_messaging.MessagingTimeout:
+            raise Unknown("service_no_answer", f"the compute service of host {self._host!r} did not answer") from None
+        except oslo_messaging.RemoteError as error:
+            # Refused by the bus's own layer, before our method ran: an unknown method or version.
+            raise Unsupported(
+                "service_too_old", f"the compute service does not serve {method}: {error.exc_type}"
+            ) from None
+        told = answer.get("error")
+        if told:
+            raise unsuccessful(Outcome(told["outcome"]), told["code"], told["message"])
+        return answer.get("result")

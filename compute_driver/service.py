@@ -1,0 +1,134 @@
+"""The compute service: database, driver, manager and bus put together, as a process or inside another one."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from oslo_config import cfg
+
+from agent_protocol.outcomes import Unsuccessful
+
+from . import concurrency, config
+
+LOG = logging.getLogger(__name__)
+
+EMBEDDED = "fake://"
+"""The bus within one process, and the default."""
+
+
+def transport(conf: Any) -> Any:
+    """The RPC transport that `[DEFAULT] transport_url` names; EMBEDDED when it names none."""
+    import oslo_messaging
+    from oslo_messaging import opts
+
+    for group, options in opts.list_opts():
+        conf.register_opts(options, group=group)
+    conf.set_default("transport_url", EMBEDDED)
+    return oslo_messaging.get_rpc_transport(conf)
+
+
+def is_embedded(conf: Any) -> bool:
+    """Whether the bus ends in this process, so that the service must run in it too. Call transport() first."""
+    return str(conf.transport_url).startswith(EMBEDDED)
+
+
+@contextmanager
+def running(conf: Any, bus: Any) -> Iterator[None]:
+    """The compute service of `conf.host`, serving `bus` while the block runs."""
+    # Imported late: the process's edge decides on concurrency first.
+    from . import rpc
+    from .db import migrate
+    from .db.repository import Repository
+    from .manager import ComputeManager
+    from .xenapi.driver import XenServerDriver
+    from .xenapi.session import Connection
+
+    settings = conf.xenserver
+    connection = Connection(settings.url, settings.username, settings.password, timeout=settings.timeout)
+    driver = XenServerDriver(connection, agent_timeout=conf.agent.timeout, boot_timeout=conf.agent.boot_timeout)
+    url = config.database_url(conf)
+    migrate.upgrade(url)
+    repository = Repository(url)
+    manager = ComputeManager(repository, driver, conf.host)
+    with _presence(conf, manager.close_unfinished):
+        server = rpc.server(bus, manager, conf.host, conf.concurrency_backend)
+        server.start()
+        try:
+            yield
+        finally:
+            server.stop()
+            server.wait()
+            driver.close()
+            repository.close()
+
+
+@contextmanager
+def _presence(conf: Any, clean_up: Callable[[], None]) -> Iterator[None]:
+    """Shows other processes on this machine that a service of `conf.host` runs.
+
+    By a lock on a file, which the kernel releases however the process ends. Who finds nobody else there calls
+    `clean_up` for what an earlier run left in flight, and shares the lock with all others after that.
+    """
+    path = config.state_path(conf) / f"{conf.host}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            clean_up()
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def main() -> int:
+    """`xenward-compute`: serve one host until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="xenward-compute", description="Serve the Xen guests of one compute host.")
+    parser.add_argument("--config-file", help="configuration to read (default: $XENWARD_CONFIG_FILE, then /etc)")
+    parser.add_argument("--debug", action="store_true", help="log more")
+    options = parser.parse_args()
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if options.debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    try:
+        conf = config.load(options.config_file)
+        concurrency.set_up(conf.concurrency_backend)
+        return _serve(conf)
+    except cfg.Error as error:
+        print(f"xenward-compute: {error}", file=sys.stderr)
+    except Unsuccessful as error:
+        print(f"xenward-compute: {error} ({error.code})", file=sys.stderr)
+    return 1
+
+
+def _serve(conf: Any) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    bus = transport(conf)
+    if is_embedded(conf):
+        print("xenward-compute: transport_url must name a bus that other processes reach", file=sys.stderr)
+        return 1
+    with running(conf, bus):
+        LOG.info("serving host %s", conf.host)
+        print("ready", flush=True)
+        stop.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""The keys that may log in to an account through SSH. Lines of others are never touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..system.authorized_keys import AuthorizedKey, change_keys
+from ..system.base import check_account_name
+from .arguments import bad, json_object, optional_text, text_list
+from .table import Context, command
+
+MAX_KEYS = 64
+"""Keys in one request, for adding and for removing each: more than any person or cloud has for one account."""
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """Keys to add to an account and keys to take from it. user: None for the administrator."""
+
+    user: str | None
+    add: tuple[AuthorizedKey, ...]
+    remove: tuple[AuthorizedKey, ...]
+
+
+def _parse(untrusted_value: str) -> KeyChange:
+    members = json_object(untrusted_value, [], ["user", "add", "remove"])
+    user = optional_text(members, "user")
+    change = KeyChange(
+        None if user is None else check_account_name(user),
+        tuple(AuthorizedKey(line) for line in text_list(members, "add", MAX_KEYS)),
+        tuple(AuthorizedKey(line) for line in text_list(members, "remove", MAX_KEYS)),
+    )
+    if not change.add and not change.remove:
+        raise bad("there is no key to add or to remove")
+    if {key.identity for key in change.add} & {key.identity for key in change.remove}:
+        raise bad("one key is to be added and removed")
+    return change
+
+
+@command("ssh_keys", parse=_parse)
+def ssh_keys(context: Context, change: KeyChange) -> str:
+    """Add and remove keys; tells how many of them were not there, or were there, before."""
+    system = context.system
+    user = system.find_user(system.administrator if change.user is None else change.user)
+    added, removed = change_keys(system.root, user, change.add, change.remove)
+    return f"{added} added, {removed} removed"

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from agent_protocol.outcomes import Refused
+from guest_agent.commands import COMMANDS, Context, features
+from guest_agent.commands.table import Command
+
+
+def test_every_command_of_the_old_agents_is_there() -> None:
+    assert features(COMMANDS) == (
+        "features",
+        "file_inject",
+        "file_put",
+        "injectfile",
+        "keyinit",
+        "password",
+        "ssh_keys",
+        "version",
+    )
+    assert {name for name, command in COMMANDS.items() if command.returncode == "D0"} == {"keyinit"}
+
+
+def test_what_carries_a_secret_is_marked() -> None:
+    secret = {name for name, command in COMMANDS.items() if command.secret}
+    assert secret == {"password", "file_put", "injectfile", "file_inject"}
+
+
+def test_the_limit_is_enforced_and_named(context: Context) -> None:
+    command = Command("echo", lambda context, untrusted: untrusted, "0", 5, False)
+    assert command(context, "12345") == "12345"
+    with pytest.raises(Refused, match="echo has at most 5 characters, this one 6"):
+        command(context, "123456")

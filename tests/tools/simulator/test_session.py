@@ -1,0 +1,129 @@
+"""Logging in, and what every call answers about sessions, names, numbers and types, through the official SDK."""
+
+from __future__ import annotations
+
+import time
+import xmlrpc.client
+from typing import Any
+
+import pytest
+import XenAPI
+
+from tools.simulator.process import SimulatorProcess
+
+from .support import NULL, failure
+
+
+def raw(simulator: SimulatorProcess, method: str, *parameters: Any) -> Any:
+    """A call without the SDK's session handling."""
+    with xmlrpc.client.ServerProxy(simulator.url) as proxy:
+        answer = getattr(proxy, method)(*parameters)
+    assert set(answer) in ({"Status", "Value"}, {"Status", "ErrorDescription"})
+    return answer.get("Value", answer.get("ErrorDescription"))
+
+
+def test_login_and_logout(simulator: SimulatorProcess) -> None:
+    session = XenAPI.Session(simulator.url)
+    session.login_with_password(simulator.username, simulator.password, "1.0", "me")
+    ref = session.handle
+    assert ref.startswith("OpaqueRef:")
+    assert session.xenapi.session.get_originator(ref) == "me"
+    assert session.API_version == "2.21"
+    host = session.xenapi.session.get_this_host(ref)
+    assert session.xenapi.host.get_name_label(host) == "simulated-1"
+    session.logout()
+    assert raw(simulator, "pool.get_all", ref) == ["SESSION_INVALID", ref]
+    session("close")()
+
+
+def test_versions_of_the_login_call(simulator: SimulatorProcess) -> None:
+    good = (simulator.username, simulator.password)
+    for surplus in ((), ("1.0",), ("1.0", "me"), ("1.0", "me", "ignored")):
+        assert raw(simulator, "session.login_with_password", *good, *surplus).startswith("OpaqueRef:")
+    assert raw(simulator, "session.login_with_password", "root") == [
+        "MESSAGE_PARAMETER_COUNT_MISMATCH",
+        "session.login_with_password",
+        "2",
+        "1",
+    ]
+
+
+@pytest.mark.parametrize("credentials", [("root", "wrong"), ("nobody", None), ("root", ""), ("röot", "pä")])
+def test_bad_login_is_late(simulator: SimulatorProcess, credentials: tuple[str, str | None]) -> None:
+    name, password = credentials
+    session = XenAPI.Session(simulator.url)
+    started = time.monotonic()
+    details = failure(session.login_with_password, name, simulator.password if password is None else password)
+    assert time.monotonic() - started >= 0.05
+    assert details[:2] == ["SESSION_AUTHENTICATION_FAILED", name]
+    assert len(details) == 3
+    session("close")()
+
+
+def test_sdk_logs_in_again(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
+    raw(simulator, "session.logout", session.handle)
+    assert session.xenapi.pool.get_all()
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["nothing", "VM.nothing", "VM.snapshot", "event.from", "VM.set_uuid", "VM.set_power_state", "session.get_all"],
+)
+def test_unknown_method(session: XenAPI.Session, simulator: SimulatorProcess, method: str) -> None:
+    assert raw(simulator, method, session.handle, "x") == ["MESSAGE_METHOD_UNKNOWN", method]
+    assert raw(simulator, method) == ["MESSAGE_METHOD_UNKNOWN", method]
+    assert raw(simulator, method, "x") == ["SESSION_INVALID", "x"]
+
+
+def test_async_is_not_served_yet(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
+    assert raw(simulator, "Async.VM.start", session.handle, "x", False, False) == ["MESSAGE_METHOD_UNKNOWN", "VM.start"]
+
+
+def test_parameter_count(session: XenAPI.Session) -> None:
+    api = session.xenapi
+    mismatch = "MESSAGE_PARAMETER_COUNT_MISMATCH"
+    assert failure(api.VM.get_record) == [mismatch, "VM.get_record", "1", "0"]
+    assert failure(api.VM.get_all, "surplus") == [mismatch, "VM.get_all", "0", "1"]
+    assert failure(api.VM.start, "x") == [mismatch, "VM.start", "3", "1"]
+    host = api.host.get_all()[0]
+    api.host.enable(host)
+    api.host.disable(host, True, "surplus, ignored with optional parameters")
+    api.host.enable(host)
+
+
+def test_parameters_come_before_the_session(simulator: SimulatorProcess) -> None:
+    assert raw(simulator, "VM.get_record", "x")[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH"
+    assert raw(simulator, "VM.get_record", "x", "y") == ["SESSION_INVALID", "x"]
+
+
+def test_names_with_an_underscore(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
+    assert raw(simulator, "pool_get_all", session.handle) == session.xenapi.pool.get_all()
+
+
+def test_handles_and_uuids(session: XenAPI.Session) -> None:
+    api = session.xenapi
+    host = api.host.get_all()[0]
+    assert failure(api.VM.get_record, NULL) == ["HANDLE_INVALID", "VM", NULL]
+    assert failure(api.VM.get_power_state, host) == ["HANDLE_INVALID", "VM", host]
+    assert failure(api.VM.start, "x", False, False) == ["HANDLE_INVALID", "VM", "x"]
+    assert failure(api.host.get_by_uuid, "x") == ["UUID_INVALID", "host", "x"]
+    assert api.host.get_by_uuid(api.host.get_uuid(host)) == host
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(1, "INTERNAL_ERROR"), ("true", "INTERNAL_ERROR"), ([], "INTERNAL_ERROR")],
+)
+def test_bool_is_a_bool(session: XenAPI.Session, value: Any, code: str) -> None:
+    vm = session.xenapi.VM.get_all()[0]
+    assert failure(session.xenapi.VM.start, vm, value, False)[0] == code
+
+
+def test_log_has_names_and_outcomes_but_no_values(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
+    failure(session.xenapi.VM.get_by_uuid, "my-secret-value")
+    log = (simulator.state / "simulator.log").read_text("utf-8")
+    line = next(line for line in log.splitlines() if "VM.get_by_uuid" in line)
+    assert line.endswith(" UUID_INVALID")
+    assert " ms " in line
+    assert "my-secret-value" not in log
+    assert simulator.password not in log

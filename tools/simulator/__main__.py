@@ -1,0 +1,147 @@
+"""The command `xenward-simulator`: a simulated XenServer on 127.0.0.1.
+
+When it is ready it prints one line of JSON with all that a client needs, and nothing more after that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from .server import Simulator
+from .settings import AGENT_COMMAND, Settings
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="xenward-simulator",
+        description="A simulated XenServer on 127.0.0.1.",
+        # Abbreviated, `--password SECRET` would be taken as --password-file and repeat the secret in its error.
+        allow_abbrev=False,
+    )
+    parser.add_argument("--port", type=int, default=0, help="TCP port of 127.0.0.1 (default: any that is free)")
+    parser.add_argument(
+        "--state", type=Path, help="directory for guests, sockets and logs (default: temporary, removed at the end)"
+    )
+    parser.add_argument("--username", default="root", help="who may log in (default: root)")
+    parser.add_argument(
+        "--password-file", type=Path, help="file with the password (default: one is made up and told when ready)"
+    )
+    parser.add_argument("--host-name", default="simulated-1", help="name of the host (default: simulated-1)")
+    parser.add_argument("--plugins", type=Path, help="directory of dom0 plugins (default: plugins below --state)")
+    parser.add_argument(
+        "--login-failure-delay",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="how late a wrong password is answered (default: 5, as on a real host)",
+    )
+    agent = parser.add_mutually_exclusive_group()
+    agent.add_argument("--no-agent", action="store_true", help="boot guests without any agent")
+    agent.add_argument(
+        "--agent-command",
+        type=_command,
+        metavar="JSON",
+        help="array of strings: the agent of every guest; {root}, {store} and {socket} are replaced",
+    )
+    parser.add_argument(
+        "--record-xenstore", type=Path, metavar="FILE", help="append every XenStore packet, one JSON line each"
+    )
+    parser.add_argument("--log-file", type=Path, help="log of the API calls (default: simulator.log below --state)")
+    parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
+    return parser
+
+
+def _command(text: str) -> tuple[str, ...]:
+    try:
+        command = json.loads(text)
+    except ValueError:
+        command = None
+    if not isinstance(command, list) or not command or not all(isinstance(item, str) for item in command):
+        raise argparse.ArgumentTypeError("must be a JSON array of strings")
+    return tuple(command)
+
+
+def make_settings(options: argparse.Namespace, state: Path) -> Settings:
+    """The settings that the command line means. OSError when the password file cannot be read."""
+    optional: dict[str, Any] = {}
+    if options.password_file is not None:
+        optional["password"] = options.password_file.read_text("utf-8").rstrip("\r\n")
+    return Settings(
+        state=state,
+        port=options.port,
+        username=options.username,
+        host_name=options.host_name,
+        plugins=options.plugins.resolve() if options.plugins else None,
+        login_failure_delay=options.login_failure_delay,
+        agent_command=() if options.no_agent else options.agent_command or AGENT_COMMAND,
+        record_xenstore=options.record_xenstore,
+        **optional,
+    )
+
+
+def _await_end_of_input(ended: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    ended.set()
+
+
+def run(options: argparse.Namespace, state: Path) -> None:
+    """Serve until SIGTERM, SIGINT or, if asked for, the end of standard input."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    logging.basicConfig(
+        filename=options.log_file or state / "simulator.log",
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    settings = make_settings(options, state)
+    simulator = Simulator(settings)
+    simulator.start()
+    try:
+        ready = {
+            "url": simulator.url,
+            "username": settings.username,
+            "password": settings.password,
+            "xenstore_socket": simulator.xenstore_socket,
+            "state": str(settings.state),
+            "plugins": str(settings.plugin_directory),
+        }
+        print(json.dumps(ready), flush=True)
+        if options.exit_with_stdin:
+            threading.Thread(target=_await_end_of_input, args=(ended,), name="stdin", daemon=True).start()
+        ended.wait()
+    finally:
+        simulator.stop()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The entry point; gives the exit status."""
+    options = build_parser().parse_args(arguments)
+    temporary = options.state is None
+    state = Path(tempfile.mkdtemp(prefix="xenward-simulator-")) if temporary else options.state.resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    try:
+        run(options, state)
+    except (OSError, ValueError) as error:
+        print(f"xenward-simulator: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if temporary:
+            shutil.rmtree(state, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

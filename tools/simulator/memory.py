@@ -1,0 +1,36 @@
+"""Who has how much of a host's memory. All numbers are bytes."""
+
+from __future__ import annotations
+
+import math
+
+from .database import Database
+
+MIB = 1024 * 1024
+_PAGE_MIB = 4 / 1024
+
+
+def vm_overhead(record: dict[str, object]) -> int:
+    """What the hypervisor needs for a VM besides the VM's own memory.
+
+    Source: ocaml/xapi-idl/memory/memory.ml, for HVM: 2 MiB of its own, shadow pages, and 38 pages a vCPU.
+    """
+    vcpus, static_max = int(str(record["VCPUs_max"])), int(str(record["memory_static_max"]))
+    shadow = (256 * vcpus + 2 * (static_max / MIB)) * _PAGE_MIB * float(str(record["HVM_shadow_multiplier"]))
+    return (2 + max(1, math.ceil(shadow)) + math.ceil(38 * vcpus * _PAGE_MIB)) * MIB
+
+
+def vm_need(record: dict[str, object]) -> int:
+    """What must be free for a VM to start: its dynamic minimum and the overhead."""
+    return int(str(record["memory_dynamic_min"])) + vm_overhead(record)
+
+
+def host_free(database: Database, host: str) -> int:
+    """What new domains could have, when all others shrink to their dynamic minimum."""
+    record = database.record("host", host)
+    total: int = database.get("host_metrics", record["metrics"], "memory_total")
+    free = total - int(record["memory_overhead"])
+    for vm in record["resident_VMs"]:
+        resident = database.record("VM", vm)
+        free -= resident["memory_dynamic_min"] if resident["is_control_domain"] else vm_need(resident)
+    return max(0, free)
