@@ -131,7 +131,7 @@ def parse_request(untrusted_value: bytes) -> Request:
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """The node's value, never longer than MAX_VALUE: the message is cut to fit."""
+    """The node's value, never longer than MAX_VALUE: the message is cut to fit. MessageError when that can't help."""
     message = reply.message
     while True:
         members = {"returncode": reply.returncode, "message": message, "outcome": str(reply.outcome)}
@@ -140,6 +140,8 @@ def encode_reply(reply: Reply) -> bytes:
         value = _dumps(members)
         if len(value) <= MAX_VALUE:
             return value
+        if not message:
+            raise MessageError(f"a reply of {len(value)} bytes does not fit into one of {MAX_VALUE}")
         # ASCII JSON spends up to twelve bytes on a character, so this may take a few rounds, but it shrinks.
         message = message[: max(0, len(message) - max(1, (len(value) - MAX_VALUE) // 12))]
 

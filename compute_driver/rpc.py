@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -28,6 +29,10 @@ VERSION = "1.0"
 
 _HEARTBEAT = 30
 """Seconds within which the server shows that a long call is still being worked on."""
+
+_AMQP_PORT = 5672
+_BROKER_TIMEOUT = 5.0
+"""Seconds to wait for a broker's TCP connection."""
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -140,6 +145,7 @@ class ComputeClient:
 
     def __init__(self, transport: Any, host: str, *, timeout: float = 60.0, order_timeout: float = 1800.0) -> None:
         target = oslo_messaging.Target(exchange=EXCHANGE, topic=TOPIC, server=host, version=VERSION)
+        self._transport = transport
         self._client = oslo_messaging.get_rpc_client(transport, target)
         self._host = host
         self._timeout = timeout
@@ -157,6 +163,7 @@ class ComputeClient:
         return self._call(context, method, self._order_timeout, arguments)
 
     def _call(self, context: RequestContext, method: str, timeout: float, arguments: dict[str, Any]) -> Any:
+        _require_broker(self._transport)
         # Mandatory delivery: without a queue, the broker says so instead of dropping the call silently.
         options = oslo_messaging.TransportOptions(at_least_once=True)
         client = self._client.prepare(
@@ -179,3 +186,16 @@ class ComputeClient:
         if told:
             raise unsuccessful(Outcome(told["outcome"]), told["code"], told["message"])
         return answer.get("result")
+
+
+def _require_broker(transport: Any) -> None:
+    """Unreachable unless one of the transport's brokers takes connections; oslo.messaging itself tries for ever."""
+    hosts = oslo_messaging.TransportURL.parse(transport.conf).hosts
+    for host in hosts:
+        try:
+            with socket.create_connection((host.hostname, host.port or _AMQP_PORT), _BROKER_TIMEOUT):
+                return
+        except OSError:
+            continue
+    if hosts:
+        raise Unreachable("bus_unreachable", "the message bus cannot be reached")

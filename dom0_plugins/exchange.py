@@ -113,11 +113,19 @@ def _parse_request(entry: Any) -> _Delivery:
     vm, identity, value = entry.get("vm"), entry.get("id"), entry.get("value")
     if not isinstance(vm, str) or not _UUID.match(vm) or not isinstance(identity, str) or not _UUID.match(identity):
         raise PluginFailure("XENWARD_BAD_REQUEST", "vm and id of a request must be uuids")
-    if not isinstance(value, str) or len(value.encode("utf-8", "replace")) > MAX_VALUE:
+    if not isinstance(value, str) or not _fits(value):
         raise PluginFailure(
             "XENWARD_BAD_REQUEST", "value of a request must be a string of at most %d bytes" % MAX_VALUE
         )
     return _Delivery(vm, identity, value)
+
+
+def _fits(value: str) -> bool:
+    try:
+        return len(value.encode("utf-8")) <= MAX_VALUE
+    except UnicodeEncodeError:
+        # Half of a surrogate pair: JSON can spell it, no bytes stand for it.
+        return False
 
 
 class _Exchange:
@@ -139,7 +147,8 @@ class _Exchange:
         for name in (_INTRODUCED, _RELEASED):
             self._store.watch(name, name)
         self._deliver()
-        while self._waiting:
+        # A guest can cause events faster than they are looked at: the clock ends this, not the lack of events.
+        while self._waiting and time.monotonic() < deadline:
             event = self._store.next_event(max(0.0, deadline - time.monotonic()))
             if event is None:
                 return
@@ -181,9 +190,14 @@ class _Exchange:
                 transaction = self._store.transaction()
                 if _vm_of(transaction, domain) != delivery.vm:
                     transaction.abort()
+                    self._store.unwatch(delivery.path(REPLIES), delivery.identity)
                     delivery.domain = None
                     return
-                transaction.write(delivery.path(REQUESTS), delivery.value.encode("utf-8"))
+                try:
+                    transaction.write(delivery.path(REQUESTS), delivery.value.encode("utf-8"))
+                except StoreError:
+                    transaction.abort()
+                    raise
                 if transaction.commit():
                     return
             self._finish(delivery, REJECTED, errno="EAGAIN")
@@ -201,14 +215,18 @@ class _Exchange:
             self._finish(delivery, GONE)
 
     def _take(self, delivery: _Delivery, value: bytes) -> None:
+        # Finished first: what was read counts even if the store dies now.
+        self._finish(delivery, ANSWERED, value=value.decode("utf-8", "replace"))
         self._store.unwatch(delivery.path(REPLIES), delivery.identity)
+        self._clear(delivery)
+
+    def _clear(self, delivery: _Delivery) -> None:
         for directory in (REPLIES, REQUESTS):
             try:
                 self._store.remove(delivery.path(directory))
             except StoreError as error:
                 if error.code != "ENOENT":
                     raise
-        self._finish(delivery, ANSWERED, value=value.decode("utf-8", "replace"))
 
     def _withdraw(self, delivery: _Delivery) -> None:
         """Time is up: take the request back, and tell from the same moment what its state was."""
@@ -220,7 +238,10 @@ class _Exchange:
             if _vm_of(transaction, delivery.domain) != delivery.vm or transaction.exists(delivery.path(REPLIES)):
                 transaction.abort()
                 self._check(delivery)
-                return
+                if delivery.result is not None:
+                    return
+                # The guest took its reply back in between.
+                continue
             requested = transaction.exists(delivery.path(REQUESTS))
             claimed = transaction.exists(delivery.path(CLAIMS))
             promising = transaction.exists("%s/%s" % (delivery.domain, ADVERT))
@@ -230,7 +251,9 @@ class _Exchange:
                 taken = claimed or not requested
                 self._finish(delivery, TAKEN if taken else WITHDRAWN if promising else UNANSWERED)
                 return
+        # A guest that changes its nodes without end: whether it took the request cannot be told.
         self._finish(delivery, TAKEN)
+        self._clear(delivery)
 
 
 def _read(store: Union[Client, Transaction], path: str) -> Optional[bytes]:

@@ -4,12 +4,18 @@ Stands in for XenAPIPlugin.py, whose import of xmlrpc.client takes longer than o
 in both directions; whatever is printed besides the response breaks the call, so nothing else is.
 """
 
+import os
+import re
 import sys
 from typing import Callable, Dict, List, Mapping
 from xml.etree import ElementTree  # noqa: S405 - the document comes from xapi, which made it itself
 
 Function = Callable[[Mapping[str, str]], str]
 """A function of the plugin: named string arguments in, a string out."""
+
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML document can hold, not even as a reference (XML 1.0, section 2.2)."""
 
 
 class PluginFailure(Exception):
@@ -30,7 +36,8 @@ def _text(value: ElementTree.Element) -> str:
 
 def _parse(document: str) -> "tuple[str, Dict[str, str]]":
     """Name and arguments of a call. Its first parameter is the caller's session, which we do not use."""
-    call = ElementTree.fromstring(document)  # noqa: S314 - see above
+    # The argument's own bytes, UTF-8: without a locale, which xapi sets none of, 3.6 cannot read them as text.
+    call = ElementTree.fromstring(os.fsencode(document))  # noqa: S314 - see above
     name = call.findtext("methodName") or ""
     arguments: Dict[str, str] = {}
     for member in call.iterfind("./params/param/value/struct/member"):
@@ -41,7 +48,9 @@ def _parse(document: str) -> "tuple[str, Dict[str, str]]":
 
 
 def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _NO_XML.sub("\ufffd", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # A bare carriage return would be read as a line feed; and standard output may know ASCII only.
+    return text.replace("\r", "&#13;").encode("ascii", "xmlcharrefreplace").decode("ascii")
 
 
 def _response(status: str, name: str, value: str) -> str:

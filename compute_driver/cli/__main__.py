@@ -1,7 +1,5 @@
 """`python -m compute_driver.cli`: the command `xenward`."""
 
-import sys
+from .main import run
 
-from .main import main
-
-sys.exit(main())
+run()

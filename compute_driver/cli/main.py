@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import getpass
 import logging
+import os
 import sys
 from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 from cliff.app import App
 from cliff.commandmanager import CommandManager
@@ -60,7 +61,7 @@ class XenwardApp(App):
 
             bus = service.transport(conf)
             if service.is_embedded(conf):
-                self._stack.enter_context(service.running(conf, bus))
+                self._stack.enter_context(service.running(conf, bus, drain=False))
             self._client = rpc.ComputeClient(bus, conf.host)
         return self._client
 
@@ -80,3 +81,11 @@ def main(arguments: list[str] | None = None) -> int:
         return int(app.run(sys.argv[1:] if arguments is None else arguments))
     finally:
         app.close()
+
+
+def run() -> NoReturn:
+    """The console script: main(), and then the end at once, without waiting for the bus's idle workers."""
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

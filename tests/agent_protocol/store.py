@@ -66,6 +66,8 @@ class StandIn:
     def __init__(self, timeout: float = DEADLINE) -> None:
         self._ours, theirs = socket.socketpair()
         self._ours.settimeout(DEADLINE)
+        # Small, so that it is full soon when the test does not read.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self.client = Client(theirs.detach(), timeout)
 
     def request(self) -> Packet:

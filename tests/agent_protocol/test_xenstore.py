@@ -18,7 +18,7 @@ DOMAIN = "/local/domain/7"
 def events(client: Client) -> list[WatchEvent]:
     """What waits, up to the events of everything that was done before."""
     client.watch("fence", "fence")
-    found = []
+    found: list[WatchEvent] = []
     while True:
         event = client.next_event(DEADLINE)
         assert event is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 
 from agent_protocol.wire import Operation
@@ -38,14 +39,16 @@ def test_every_answer_belongs_to_its_question(dom0: Client) -> None:
 
     dom0.write("/end", b"not yet")
     waiting = in_background(wait_for_the_end)
-    for worker in [in_background(lambda number=number: work(number)) for number in range(THREADS)]:  # type: ignore[misc]
+    for worker in [in_background(functools.partial(work, number)) for number in range(THREADS)]:
         worker.result(DEADLINE)
     dom0.write("/end", b"now")
     assert waiting.result(DEADLINE) >= 1
 
 
 def test_answers_in_another_order_than_the_questions(stand_in: StandIn) -> None:
-    reads = {f"/{number}": in_background(lambda n=number: stand_in.client.read(f"/{n}")) for number in range(THREADS)}  # type: ignore[misc]
+    reads = {
+        f"/{number}": in_background(functools.partial(stand_in.client.read, f"/{number}")) for number in range(THREADS)
+    }
     requests = [stand_in.request() for _ in reads]
     random.Random(7).shuffle(requests)
     for request in requests:
