@@ -153,8 +153,8 @@ class Plugin:
         """Make a call, and wait for its end."""
         return self.start(*requests, timeout=timeout).result(DEADLINE)
 
-    def start(self, *requests: dict[str, str], timeout: float = DEADLINE) -> Future[list[dict[str, str]]]:
-        """Begin a call."""
+    def start(self, *requests: dict[str, str], timeout: float = 10 * DEADLINE) -> Future[list[dict[str, str]]]:
+        """Begin a call, which outlasts the test unless something ends it."""
 
         def run() -> list[dict[str, str]]:
             results: Any = json.loads(exchange({"requests": json.dumps(requests), "timeout": str(timeout)}, self.store))

@@ -28,9 +28,7 @@ def run(module: str, arguments: list[str]) -> NoReturn:
     """Become `python -m module arguments` in the virtual environment, which is made first when it must be."""
     if sys.version_info < LEAST_PYTHON:
         wanted, found = ".".join(map(str, LEAST_PYTHON)), ".".join(map(str, sys.version_info[:2]))
-        sys.exit(
-            f"This needs Python {wanted} or later, and this is {found}. Run it with another: python{wanted} {sys.argv[0]}"
-        )
+        sys.exit(f"This needs Python {wanted} or later, and runs with {found}. Try: python{wanted} {sys.argv[0]}")
     ensure()
     os.execv(PYTHON, [str(PYTHON), "-m", module, *arguments])  # noqa: S606 - our own interpreter
 

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agent_protocol.outcomes import Unsuccessful
-from compute_driver import concurrency, config, passwords
+from compute_driver import passwords
 from compute_driver.context import RequestContext
 from compute_driver.driver import InjectedFile
-from tools.commands import proof
+from tools.commands import embedded, proof
 from tools.commands.environment import VIRTUAL_ENVIRONMENT
 from tools.simulator.process import SimulatorProcess
 
@@ -79,8 +79,9 @@ def main() -> int:
     try:
         with console.status("Starting a simulated XenServer"):
             simulator.start()
-        settings = write_settings(state, simulator)
-        _do_the_job(console, settings, simulator, findings)
+        settings = embedded.write_settings(state, simulator)
+        with embedded.client(settings) as client:
+            _Job(console, client, simulator, findings).run()
     except Unsuccessful as error:
         findings.error = f"{error} ({error.outcome}, {error.code})"
     except proof.NotProven as claim:
@@ -95,28 +96,6 @@ def main() -> int:
     if options.json:
         print(json.dumps({name: value for name, value in vars(findings).items() if name != "error" or value}))
     return 0 if findings.proven else 1
-
-
-def write_settings(state: Path, simulator: SimulatorProcess) -> Path:
-    """A configuration file for `xenward` that names the simulated XenServer; only its owner may read it."""
-    settings = state / "xenward.conf"
-    settings.touch(mode=0o600)
-    settings.write_text(
-        f"[DEFAULT]\nhost = quickstart\nstate_path = {state}\n\n"
-        f"[xenserver]\nurl = {simulator.url}\nusername = {simulator.username}\npassword = {simulator.password}\n"
-    )
-    return settings
-
-
-def _do_the_job(console: Console, settings: Path, simulator: SimulatorProcess, findings: Findings) -> None:
-    conf = config.load(str(settings))
-    concurrency.set_up(conf.concurrency_backend)
-    # Only now: the process's edge decides on concurrency before the bus is imported.
-    from compute_driver import rpc, service
-
-    bus = service.transport(conf)
-    with service.running(conf, bus):
-        _Job(console, rpc.ComputeClient(bus, conf.host), simulator, findings).run()
 
 
 class _Job:

@@ -1,0 +1,102 @@
+"""Measure how long the main operations take, over the simulated XenServer and everything that stands before it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from compute_driver import passwords
+from compute_driver.context import RequestContext
+from compute_driver.driver import InjectedFile
+from tools.commands import embedded
+from tools.simulator.process import SimulatorProcess
+
+NAME = "bench"
+
+
+def main() -> int:
+    """`tools/bench`: prints medians and extremes; the machine's noise is in them."""
+    parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20, help="runs of each operation (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="xenward-bench-") as name:
+        state = Path(name)
+        with (
+            SimulatorProcess(["--state", str(state / "xenserver")]) as simulator,
+            embedded.client(embedded.write_settings(state, simulator)) as client,
+        ):
+            seconds = _measure(client, options.rounds)
+    if options.json:
+        print(json.dumps({what: _summary(runs) for what, runs in seconds.items()}))
+    else:
+        _show(seconds)
+    return 0
+
+
+def _measure(client: Any, rounds: int) -> dict[str, list[float]]:
+    def order(method: str, **arguments: Any) -> None:
+        client.order(RequestContext.new(NAME), method, **arguments)
+
+    def create() -> None:
+        order(
+            "build_and_run_instance",
+            display_name=NAME,
+            memory_mb=512,
+            vcpus=1,
+            root_gb=1,
+            admin_password=passwords.generate().value,
+            injected_files=[],
+            ssh_keys=[],
+        )
+
+    file = InjectedFile("/root/file", bytes(512), 0o600).to_dict()
+    operations: dict[str, Callable[[], Any]] = {
+        "set_admin_password": lambda: order("set_admin_password", target=NAME, new_pass=passwords.generate().value),
+        "inject_file": lambda: order("inject_file", target=NAME, file=file),
+        "get_instance": lambda: client.ask(RequestContext.new(NAME), "get_instance", target=NAME),
+        "reboot_instance HARD": lambda: order("reboot_instance", target=NAME, reboot_type="HARD"),
+    }
+    seconds = {"build_and_run_instance": [_timed(create)]}
+    for what, operation in operations.items():
+        seconds[what] = [_timed(operation) for _ in range(rounds)]
+    return seconds
+
+
+def _timed(operation: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    operation()
+    return time.perf_counter() - began
+
+
+def _summary(runs: list[float]) -> dict[str, float]:
+    return {
+        "runs": len(runs),
+        "least": round(min(runs), 4),
+        "median": round(statistics.median(runs), 4),
+        "most": round(max(runs), 4),
+    }
+
+
+def _show(seconds: dict[str, list[float]]) -> None:
+    table = Table(title="Seconds from the caller's view, bus and database included")
+    for column in ("operation", "runs", "least", "median", "most"):
+        table.add_column(column, justify="left" if column == "operation" else "right")
+    for what, runs in seconds.items():
+        summary = _summary(runs)
+        table.add_row(what, str(len(runs)), *(f"{summary[name]:.3f}" for name in ("least", "median", "most")))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
