@@ -17,6 +17,14 @@ from .errors import DatabaseUnavailable
 LOG = logging.getLogger(__name__)
 
 
+def internal_error(error: BaseException) -> Unknown:
+    """What stands for an error that nobody foresaw: nobody knows how far it came.
+
+    Its text may hold anything, so only its kind is kept.
+    """
+    return Unknown("internal_error", f"internal error: {type(error).__name__}")
+
+
 class Audit:
     """Records what is done for one request.
 
@@ -58,11 +66,11 @@ class Audit:
             outcome, code, message = error.outcome, error.code, error.message
             raise
         except BaseException as error:
-            # Nobody foresaw this, so nobody knows how far it came. Its text may hold anything: it is not kept.
-            outcome, code, message = Outcome.UNKNOWN, "internal_error", f"internal error: {type(error).__name__}"
+            unknown = internal_error(error)
+            outcome, code, message = unknown.outcome, unknown.code, unknown.message
             LOG.error("%s %s\n%s", self._context.request_id, message, "".join(traceback.format_tb(error.__traceback__)))
             if isinstance(error, Exception):
-                raise Unknown(code, message) from None
+                raise unknown from None
             raise
         finally:
             seconds = time.monotonic() - began

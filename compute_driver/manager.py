@@ -13,7 +13,7 @@ from typing import Any
 from agent_protocol.messages import Password, has_control_characters
 from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful
 
-from .audit import Audit
+from .audit import Audit, internal_error
 from .context import RequestContext
 from .db.records import Action, Agent, Instance
 from .db.repository import Repository
@@ -217,15 +217,22 @@ class ComputeManager:
             self._give_back(turn.instance, turn.values)
         except DatabaseUnavailable as error:
             # Within the block the hypervisor was asked already: this is not the harmless kind any more.
-            raise Unknown("not_recorded", f"it may have happened, but could not be recorded: {error}") from None
+            unknown = Unknown("not_recorded", f"it may have happened, but could not be recorded: {error}")
+            self._record_failure(turn.instance, unknown, on_error or {})
+            raise unknown from None
         except BaseException as error:
-            try:
-                self._give_back(turn.instance, on_error or {})
-                if on_error and isinstance(error, Unsuccessful):
-                    self._repository.record_fault(turn.instance.uuid, code=error.code, message=error.message)
-            except DatabaseUnavailable as unrecorded:
-                LOG.error("instance %s keeps its task: %s", turn.instance.uuid, unrecorded)
+            self._record_failure(turn.instance, error, on_error or {})
             raise
+
+    def _record_failure(self, instance: Instance, error: BaseException, on_error: dict[str, Any]) -> None:
+        if not isinstance(error, Unsuccessful):
+            error = internal_error(error)
+        try:
+            self._give_back(instance, on_error)
+            if on_error:
+                self._repository.record_fault(instance.uuid, code=error.code, message=error.message)
+        except DatabaseUnavailable as unrecorded:
+            LOG.error("instance %s keeps its task: %s", instance.uuid, unrecorded)
 
     def _give_back(self, instance: Instance, values: dict[str, Any]) -> None:
         try:

@@ -68,6 +68,13 @@ class _Delivery:
     def path(self, directory: str) -> str:
         return "%s/%s/%s" % (self.domain, directory, self.identity)
 
+    def watched(self) -> List[str]:
+        """What to watch while waiting: the reply, and that the domain is still there.
+
+        The second, because not every daemon tells watchers of a missing node that its parent went.
+        """
+        return [self.path(REPLIES), "%s/vm" % self.domain]
+
     def finish(self, delivery: str, **details: str) -> None:
         self.result = dict(details, id=self.identity, delivery=delivery)
 
@@ -185,12 +192,13 @@ class _Exchange:
         # In a transaction, so that the domain is still that VM's at the moment of the write.
         delivery.domain = domain
         try:
-            self._store.watch(delivery.path(REPLIES), delivery.identity)
+            for path in delivery.watched():
+                self._store.watch(path, delivery.identity)
             for _ in range(ATTEMPTS):
                 transaction = self._store.transaction()
                 if _vm_of(transaction, domain) != delivery.vm:
                     transaction.abort()
-                    self._store.unwatch(delivery.path(REPLIES), delivery.identity)
+                    self._unwatch(delivery)
                     delivery.domain = None
                     return
                 try:
@@ -217,8 +225,12 @@ class _Exchange:
     def _take(self, delivery: _Delivery, value: bytes) -> None:
         # Finished first: what was read counts even if the store dies now.
         self._finish(delivery, ANSWERED, value=value.decode("utf-8", "replace"))
-        self._store.unwatch(delivery.path(REPLIES), delivery.identity)
+        self._unwatch(delivery)
         self._clear(delivery)
+
+    def _unwatch(self, delivery: _Delivery) -> None:
+        for path in delivery.watched():
+            self._store.unwatch(path, delivery.identity)
 
     def _clear(self, delivery: _Delivery) -> None:
         for directory in (REPLIES, REQUESTS):

@@ -74,7 +74,9 @@ def main() -> int:
     options = parser.parse_args()
     console = Console(stderr=options.json)
     state = Path(tempfile.mkdtemp(prefix="xenward-quickstart-"))
-    simulator = SimulatorProcess(["--state", str(state / "xenserver")], detached=options.keep)
+    # A terminal is not to be held by what goes on after this command.
+    log = state / "xenserver.log" if options.keep else None
+    simulator = SimulatorProcess(["--state", str(state / "xenserver")], detached=options.keep, log=log)
     findings = Findings()
     try:
         with console.status("Starting a simulated XenServer"):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,13 +39,20 @@ class SimulatorProcess:
     start_timeout: seconds until it must be ready; SimulatorError otherwise.
     detached: let it outlive this process. Otherwise it ends when this process dies, however that happens: its
     standard input is then closed.
+    log: where what it and its children say on standard error goes; this process's standard error otherwise.
     """
 
     def __init__(
-        self, arguments: Sequence[str] = (), start_timeout: float = START_TIMEOUT, *, detached: bool = False
+        self,
+        arguments: Sequence[str] = (),
+        start_timeout: float = START_TIMEOUT,
+        *,
+        detached: bool = False,
+        log: Path | None = None,
     ) -> None:
         self._arguments = [*arguments] if detached else ["--exit-with-stdin", *arguments]
         self._detached = detached
+        self._log = log
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: dict[str, Any] = {}
@@ -63,13 +71,15 @@ class SimulatorProcess:
         environment = dict(os.environ)
         # The child must import the same code as this process, from wherever it is started.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_CHECKOUT), environment.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tools.simulator", *self._arguments],
-            stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=self._detached,
-            env=environment,
-        )
+        with self._log.open("ab") if self._log else nullcontext() as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tools.simulator", *self._arguments],
+                stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=self._detached,
+                env=environment,
+            )
         try:
             self._ready = json.loads(self._read_line())
         except BaseException:
