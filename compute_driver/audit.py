@@ -28,7 +28,8 @@ def internal_error(error: BaseException) -> Unknown:
 class Audit:
     """Records what is done for one request.
 
-    target: the name or uuid that was asked for. instance_uuid: set it when the instance is known.
+    target: the name or uuid that was asked for. instance_uuid: set it when the instance is known. warning: a code and a
+    message that the action's row gets although it succeeded.
     """
 
     def __init__(self, repository: Repository, context: RequestContext, *, host: str, action: str, target: str) -> None:
@@ -38,6 +39,7 @@ class Audit:
         self._action = action
         self._target = target
         self.instance_uuid: str | None = None
+        self.warning = ("", "")
 
     def action(self) -> AbstractContextManager[None]:
         """Surrounds the whole action."""
@@ -62,6 +64,8 @@ class Audit:
         outcome, code, message = Outcome.SUCCEEDED, "", ""
         try:
             yield
+            if step is None:
+                code, message = self.warning
         except Unsuccessful as error:
             outcome, code, message = error.outcome, error.code, error.message
             raise

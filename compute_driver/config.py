@@ -41,6 +41,12 @@ _GROUPS = {
         cfg.FloatOpt("timeout", default=60.0, min=1.0, help="Seconds for a call that XenServer answers at once."),
     ],
     "agent": [
+        cfg.StrOpt(
+            "protocol",
+            default="prefer-sealed",
+            choices=["sealed", "prefer-sealed", "legacy"],
+            help="How agents are spoken to; prefer-sealed speaks the old protocol with those that know no other.",
+        ),
         cfg.FloatOpt("timeout", default=30.0, min=0.1, help="Seconds that a guest's agent has for one operation."),
         cfg.FloatOpt("boot_timeout", default=300.0, min=1.0, help="Seconds from a guest's start to its agent."),
     ],

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import abc
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Refused
+from agent_protocol.outcomes import Outcome, Refused
 
+from .agents import AgentInfo
 from .states import PowerState
 
 
@@ -60,6 +62,15 @@ class InjectedFile:
         """As plain data, the content in base64."""
         return {**vars(self), "content": base64.b64encode(self.content).decode("ascii")}
 
+    def to_command(self) -> str:
+        """The value of an agent's command `file_put`."""
+        members = {"path": self.path, "content": base64.b64encode(self.content).decode("ascii")}
+        if self.mode is not None:
+            members["mode"] = f"{self.mode:04o}"
+        if self.owner is not None:
+            members["owner"] = self.owner
+        return json.dumps(members, separators=(",", ":"))
+
     @classmethod
     def from_dict(cls, untrusted: Mapping[str, Any]) -> InjectedFile:
         """From such data; Refused when it is not of that form."""
@@ -67,8 +78,10 @@ class InjectedFile:
         mode, owner = untrusted.get("mode"), untrusted.get("owner")
         if not isinstance(path, str) or not isinstance(content, str):
             raise Refused("bad_file", "a file needs a path, and its content in base64")
-        if not (mode is None or isinstance(mode, int)) or not (owner is None or isinstance(owner, str)):
-            raise Refused("bad_file", "the mode of a file is a number, its owner a string")
+        if not (mode is None or (type(mode) is int and 0 <= mode <= 0o7777)):
+            raise Refused("bad_file", "the mode of a file is a number of at most four octal digits")
+        if not (owner is None or isinstance(owner, str)):
+            raise Refused("bad_file", "the owner of a file is a string")
         try:
             return cls(path, base64.b64decode(content, validate=True), mode, owner)
         except ValueError:
@@ -76,12 +89,25 @@ class InjectedFile:
 
 
 @dataclass(frozen=True)
-class AgentInfo:
-    """What a guest's agent told about itself. protocol: how it is spoken to, such as `legacy`."""
+class SealedAnswer:
+    """How a request ended that its caller had sealed: what the agent signed, and a reply that only the caller can open.
 
-    version: str
-    features: tuple[str, ...]
-    protocol: str
+    value: of the reply's node; box: the text of its frames, empty if there were none.
+    """
+
+    outcome: Outcome
+    code: str
+    value: str = field(repr=False)
+    box: str = field(repr=False)
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain data."""
+        return {"outcome": str(self.outcome), "code": self.code, "value": self.value, "box": self.box}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, str]) -> SealedAnswer:
+        """From such data."""
+        return cls(Outcome(data["outcome"]), data["code"], data["value"], data["box"])
 
 
 @dataclass(frozen=True)
@@ -115,15 +141,15 @@ class ComputeDriver(abc.ABC):
         self,
         instance: Instance,
         *,
-        admin_password: Password,
+        admin_password: Password | None,
         injected_files: Sequence[InjectedFile],
         ssh_keys: Sequence[str],
         progress: Progress,
-    ) -> AgentInfo:
+    ) -> None:
         """Create the guest, boot it, wait for its agent, give it its password, keys and files.
 
-        ssh_keys: lines as in authorized_keys, for the administrator. Leaves a working guest, or nothing and the
-        error of the step that went wrong.
+        admin_password: None leaves it as the image has it. ssh_keys: lines as in authorized_keys, for the
+        administrator. Leaves a working guest, or nothing and the error of the step that went wrong.
         """
 
     @abc.abstractmethod
@@ -153,3 +179,18 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def inject_file(self, instance: Instance, file: InjectedFile) -> None:
         """Put a file into the running guest through its agent."""
+
+    @abc.abstractmethod
+    def add_ssh_keys(self, instance: Instance, keys: Sequence[str]) -> None:
+        """Add keys (lines as in authorized_keys) to the administrator's in the running guest."""
+
+    @abc.abstractmethod
+    def trust_agent(self, instance: Instance) -> AgentInfo:
+        """Pin the agent that is in the guest now, in place of the one that was known."""
+
+    @abc.abstractmethod
+    def send_sealed(self, instance: Instance, request_id: str, value: str, box: str) -> SealedAnswer:
+        """Carry a request that its caller sealed to the guest's agent. Raises only when there is no believable answer.
+
+        value: of the request's node; box: what travels as frames, empty if all is in the node.
+        """

@@ -13,12 +13,15 @@ from typing import Any
 from agent_protocol.messages import Password, has_control_characters
 from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful
 
+from .agents import LEGACY, AgentInfo
 from .audit import Audit, internal_error
 from .context import RequestContext
 from .db.records import Action, Agent, Instance
 from .db.repository import Repository
-from .driver import ComputeDriver, InjectedFile
+from .driver import ComputeDriver, InjectedFile, SealedAnswer
 from .errors import DatabaseUnavailable, InstanceNotFound
+from .memory import RepositoryMemory
+from .sealing import SealedFailure
 from .states import PowerState, TaskState, VmState
 
 LOG = logging.getLogger(__name__)
@@ -26,12 +29,27 @@ LOG = logging.getLogger(__name__)
 MAX_NAME = 255
 """Characters in an instance's display name (Nova's limit)."""
 
+MAX_SIZE = 2**31 - 1
+"""Most of anything that an instance can have: what the database's columns hold."""
+
+
+LEGACY_WARNING = "the agent speaks only the old protocol, which hides nothing from those who can read XenStore"
+
+SEALED_ACTIONS = {
+    "set_admin_password": TaskState.UPDATING_PASSWORD,
+    "generate_admin_password": TaskState.UPDATING_PASSWORD,
+    "inject_file": TaskState.INJECTING_FILE,
+    "add_ssh_keys": TaskState.UPDATING_SSH_KEYS,
+}
+"""What a caller may say that it has sealed, and the task state meanwhile."""
+
 
 @dataclass
 class _Turn:
     """One task on one instance. `values`: columns to set when it succeeds."""
 
     instance: Instance
+    audit: Audit
     values: dict[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +98,7 @@ class ComputeManager:
         memory_mb: int,
         vcpus: int,
         root_gb: int,
-        admin_password: Password,
+        admin_password: Password | None,
         injected_files: Sequence[InjectedFile] = (),
         ssh_keys: Sequence[str] = (),
     ) -> Instance:
@@ -98,18 +116,16 @@ class ComputeManager:
                 vcpus=vcpus,
                 root_gb=root_gb,
             )
-            turn = _Turn(instance)
+            turn = _Turn(instance, audit)
             with self._task_end(turn, {"vm_state": VmState.ERROR}):
-                agent = self._driver.spawn(
+                self._driver.spawn(
                     instance,
                     admin_password=admin_password,
                     injected_files=injected_files,
                     ssh_keys=ssh_keys,
                     progress=audit,
                 )
-                self._repository.save_agent(
-                    identity, version=agent.version, features=agent.features, protocol=agent.protocol
-                )
+                self._warn_of_legacy(turn)
                 turn.values.update(
                     vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING, launched_at=datetime.now(timezone.utc)
                 )
@@ -122,8 +138,8 @@ class ComputeManager:
             self._repository.delete_instance(turn.instance.uuid)
 
     def start_instance(self, context: RequestContext, target: str) -> None:
-        """Boot a stopped instance (action `start`)."""
-        with self._turn(context, target, "start", TaskState.POWERING_ON, {VmState.STOPPED}) as turn:
+        """Boot an instance that was stopped, or shut itself down (action `start`)."""
+        with self._turn(context, target, "start", TaskState.POWERING_ON, {VmState.STOPPED, VmState.ACTIVE}) as turn:
             self._driver.power_on(turn.instance)
             turn.values.update(vm_state=VmState.ACTIVE, power_state=PowerState.RUNNING)
 
@@ -147,11 +163,40 @@ class ComputeManager:
         task = TaskState.UPDATING_PASSWORD
         with self._turn(context, target, "set_admin_password", task, {VmState.ACTIVE}) as turn:
             self._driver.set_admin_password(turn.instance, new_pass)
+            self._warn_of_legacy(turn)
 
     def inject_file(self, context: RequestContext, target: str, file: InjectedFile) -> None:
         """Put a file into the running guest (action `inject_file`)."""
         with self._turn(context, target, "inject_file", TaskState.INJECTING_FILE, {VmState.ACTIVE}) as turn:
             self._driver.inject_file(turn.instance, file)
+            self._warn_of_legacy(turn)
+
+    def add_ssh_keys(self, context: RequestContext, target: str, keys: Sequence[str]) -> None:
+        """Add SSH keys to the administrator's in the running guest (action `add_ssh_keys`)."""
+        with self._turn(context, target, "add_ssh_keys", TaskState.UPDATING_SSH_KEYS, {VmState.ACTIVE}) as turn:
+            self._driver.add_ssh_keys(turn.instance, keys)
+            self._warn_of_legacy(turn)
+
+    def send_sealed(
+        self, context: RequestContext, target: str, action: str, *, request_id: str, value: str, box: str
+    ) -> SealedAnswer:
+        """Carry a request that its caller sealed to the guest's agent, so that nobody here can read it.
+
+        action: what it is, as the caller says; one of SEALED_ACTIONS. Raises SealedFailure when the agent signed that
+        it did not succeed.
+        """
+        if action not in SEALED_ACTIONS:
+            raise Refused("bad_action", f"a sealed request is one of {', '.join(SEALED_ACTIONS)}")
+        with self._turn(context, target, action, SEALED_ACTIONS[action], {VmState.ACTIVE}) as turn:
+            answer = self._driver.send_sealed(turn.instance, request_id, value, box)
+            if answer.outcome is not Outcome.SUCCEEDED:
+                raise SealedFailure(answer)
+        return answer
+
+    def trust_agent(self, context: RequestContext, target: str) -> AgentInfo:
+        """Pin the agent that is in the guest now (action `trust_agent`)."""
+        with self._turn(context, target, "trust_agent", TaskState.TRUSTING_AGENT, {VmState.ACTIVE}) as turn:
+            return self._driver.trust_agent(turn.instance)
 
     # Questions
 
@@ -167,6 +212,10 @@ class ComputeManager:
         except Unsuccessful as error:
             LOG.warning("instance %s: its power state is unknown: %s", instance.uuid, error.code)
             return instance, agent, "unknown"
+
+    def get_agent(self, target: str) -> AgentInfo | None:
+        """What is remembered of the instance's agent, None when it was never met."""
+        return RepositoryMemory(self._repository).recall(self._repository.find_instance(target).uuid)
 
     def list_instances(self) -> list[Instance]:
         """All instances that were not deleted, as recorded."""
@@ -205,7 +254,7 @@ class ComputeManager:
             audit.instance_uuid = self._repository.find_instance(target).uuid
         with audit.action():
             identity = audit.instance_uuid or self._repository.find_instance(target).uuid
-            turn = _Turn(self._repository.begin_task(identity, task_state, vm_states=vm_states))
+            turn = _Turn(self._repository.begin_task(identity, task_state, vm_states=vm_states), audit)
             with self._task_end(turn):
                 yield turn
 
@@ -223,6 +272,11 @@ class ComputeManager:
         except BaseException as error:
             self._record_failure(turn.instance, error, on_error or {})
             raise
+
+    def _warn_of_legacy(self, turn: _Turn) -> None:
+        agent = self._repository.get_agent(turn.instance.uuid)
+        if agent is not None and agent.protocol == LEGACY:
+            turn.audit.warning = ("legacy_protocol", LEGACY_WARNING)
 
     def _record_failure(self, instance: Instance, error: BaseException, on_error: dict[str, Any]) -> None:
         if not isinstance(error, Unsuccessful):
@@ -246,5 +300,5 @@ def _check_new(display_name: str, memory_mb: int, vcpus: int, root_gb: int) -> N
     if not 1 <= len(display_name) <= MAX_NAME or has_control_characters(display_name):
         raise Refused("bad_name", f"a name has 1 to {MAX_NAME} characters, none of them control characters")
     for name, value, least in (("memory_mb", memory_mb, 16), ("vcpus", vcpus, 1), ("root_gb", root_gb, 1)):
-        if value < least:
-            raise Refused("bad_size", f"{name} must be at least {least}")
+        if type(value) is not int or not least <= value <= MAX_SIZE:
+            raise Refused("bad_size", f"{name} must be a whole number from {least} to {MAX_SIZE}")

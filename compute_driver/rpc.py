@@ -15,11 +15,12 @@ from typing import Any, TypeVar, cast
 import oslo_messaging
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Outcome, Unknown, Unreachable, Unsuccessful, Unsupported, unsuccessful
+from agent_protocol.outcomes import Outcome, Refused, Unknown, Unreachable, Unsuccessful, Unsupported, unsuccessful
 
 from .context import RequestContext
-from .driver import InjectedFile
+from .driver import InjectedFile, SealedAnswer
 from .manager import ComputeManager
+from .sealing import SealedFailure
 
 LOG = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ def _answered(method: _Method) -> _Method:
     def answer(self: object, context: Mapping[str, object], **arguments: Any) -> dict[str, Any]:
         try:
             return {"result": method(self, RequestContext.from_dict(context), **arguments)}
+        except SealedFailure as error:
+            return {"sealed": error.answer.to_dict()}
         except Unsuccessful as error:
             return {"error": {"outcome": str(error.outcome), "code": error.code, "message": error.message}}
         except Exception as error:
@@ -52,6 +55,13 @@ def _answered(method: _Method) -> _Method:
             return {"error": {"outcome": "unknown", "code": "internal_error", "message": "internal error, see the log"}}
 
     return cast(_Method, answer)
+
+
+def _strings(name: str, untrusted: object) -> list[str]:
+    """`untrusted` itself, when it is a list of strings; Refused otherwise."""
+    if not isinstance(untrusted, list) or not all(isinstance(item, str) for item in untrusted):
+        raise Refused("bad_argument", f"{name} must be a list of strings")
+    return untrusted
 
 
 class ComputeEndpoint:
@@ -71,7 +81,7 @@ class ComputeEndpoint:
         memory_mb: int,
         vcpus: int,
         root_gb: int,
-        admin_password: str,
+        admin_password: str | None,
         injected_files: list[dict[str, Any]],
         ssh_keys: list[str],
     ) -> dict[str, Any]:
@@ -81,9 +91,9 @@ class ComputeEndpoint:
             memory_mb=memory_mb,
             vcpus=vcpus,
             root_gb=root_gb,
-            admin_password=Password(admin_password),
+            admin_password=None if admin_password is None else Password(admin_password),
             injected_files=[InjectedFile.from_dict(file) for file in injected_files],
-            ssh_keys=ssh_keys,
+            ssh_keys=_strings("ssh_keys", ssh_keys),
         )
         return instance.to_dict()
 
@@ -110,6 +120,26 @@ class ComputeEndpoint:
     @_answered
     def inject_file(self, context: RequestContext, *, target: str, file: dict[str, Any]) -> None:
         self._manager.inject_file(context, target, InjectedFile.from_dict(file))
+
+    @_answered
+    def add_ssh_keys(self, context: RequestContext, *, target: str, keys: list[str]) -> None:
+        self._manager.add_ssh_keys(context, target, _strings("keys", keys))
+
+    @_answered
+    def send_sealed(
+        self, context: RequestContext, *, target: str, action: str, request_id: str, value: str, box: str
+    ) -> dict[str, str]:
+        answer = self._manager.send_sealed(context, target, action, request_id=request_id, value=value, box=box)
+        return answer.to_dict()
+
+    @_answered
+    def trust_agent(self, context: RequestContext, *, target: str) -> dict[str, Any]:
+        return self._manager.trust_agent(context, target).to_dict()
+
+    @_answered
+    def get_agent(self, _context: RequestContext, *, target: str) -> dict[str, Any] | None:
+        agent = self._manager.get_agent(target)
+        return None if agent is None else agent.to_dict()
 
     @_answered
     def get_instance(self, _context: RequestContext, *, target: str) -> dict[str, Any]:
@@ -177,11 +207,13 @@ class ComputeClient:
             raise Unreachable("bus_unreachable", "the message bus cannot be reached") from None
         except oslo_messaging.MessagingTimeout:
             raise Unknown("service_no_answer", f"the compute service of host {self._host!r} did not answer") from None
-        except oslo_messaging.RemoteError as error:
-            # Refused by the bus's own layer, before our method ran: an unknown method or version.
-            raise Unsupported(
-                "service_too_old", f"the compute service does not serve {method}: {error.exc_type}"
-            ) from None
+        except (oslo_messaging.RemoteError, oslo_messaging.RPCDispatcherError) as error:
+            # Refused by the bus's own layer, before our method ran: an unknown method or version. Within one process
+            # the error itself arrives.
+            kind = getattr(error, "exc_type", type(error).__name__)
+            raise Unsupported("service_too_old", f"the compute service does not serve {method}: {kind}") from None
+        if "sealed" in answer:
+            raise SealedFailure(SealedAnswer.from_dict(answer["sealed"]))
         told = answer.get("error")
         if told:
             raise unsuccessful(Outcome(told["outcome"]), told["code"], told["message"])

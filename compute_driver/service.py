@@ -53,15 +53,22 @@ def running(conf: Any, bus: Any, *, drain: bool = True) -> Iterator[None]:
     from .db import migrate
     from .db.repository import Repository
     from .manager import ComputeManager
+    from .memory import RepositoryMemory
     from .xenapi.driver import XenServerDriver
     from .xenapi.session import Connection
 
     settings = conf.xenserver
     connection = Connection(settings.url, settings.username, settings.password, timeout=settings.timeout)
-    driver = XenServerDriver(connection, agent_timeout=conf.agent.timeout, boot_timeout=conf.agent.boot_timeout)
     url = config.database_url(conf)
     migrate.upgrade(url)
     repository = Repository(url)
+    driver = XenServerDriver(
+        connection,
+        RepositoryMemory(repository),
+        agent_policy=conf.agent.protocol,
+        agent_timeout=conf.agent.timeout,
+        boot_timeout=conf.agent.boot_timeout,
+    )
     manager = ComputeManager(repository, driver, conf.host)
     with _presence(conf, manager.close_unfinished):
         server = rpc.server(bus, manager, conf.host, conf.concurrency_backend)

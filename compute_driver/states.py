@@ -1,7 +1,7 @@
 """Nova's vocabulary for the state of an instance, so that clouds and their tools read ours as their own.
 
-Values: Nova's nova/compute/vm_states.py, task_states.py and power_state.py; `injecting_file` is ours, after the
-pattern of `updating_password`.
+Values: Nova's nova/compute/vm_states.py, task_states.py and power_state.py; `injecting_file` and what follows it are
+ours, after the pattern of `updating_password`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class TaskState(str, enum.Enum):
     RESUMING = "resuming"
     UPDATING_PASSWORD = "updating_password"  # noqa: S105 - a state, no password
     INJECTING_FILE = "injecting_file"
+    UPDATING_SSH_KEYS = "updating_ssh_keys"
+    TRUSTING_AGENT = "trusting_agent"
 
     def __str__(self) -> str:
         return self.value

@@ -16,18 +16,19 @@ from cliff.commandmanager import CommandManager
 
 from .. import concurrency, config
 from ..context import RequestContext
-from . import server
+from . import agent, server
 from .base import EXIT_STATUS
 
 
 class XenwardApp(App):
     """The command and what its subcommands need: a client of the compute service, and the request's context."""
 
+    NAME = "xenward"
     DEFAULT_VERBOSE_LEVEL = 0
 
     def __init__(self) -> None:
         commands = CommandManager("xenward.cli")
-        for name, command in server.COMMANDS.items():
+        for name, command in {**server.COMMANDS, **agent.COMMANDS}.items():
             commands.add_command(name, command)
         super().__init__(
             description="Control Xen guests from outside. Exit status: "

@@ -12,7 +12,7 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Refused
+from agent_protocol.outcomes import Refused, Unsuccessful
 
 from .. import passwords
 from ..context import RequestContext
@@ -30,7 +30,7 @@ def _add_password_options(parser: argparse.ArgumentParser) -> None:
 def _password(parsed: argparse.Namespace, *, prompt: bool) -> tuple[Password, Fields]:
     """The password that the options ask for, and what to show of it: a generated one, once."""
     if parsed.password_stdin:
-        return Password(sys.stdin.readline().removesuffix("\n")), {}
+        return Password(_first_line()), {}
     if parsed.generate or not prompt:
         generated = passwords.generate()
         return generated, {"admin_password": generated.value}
@@ -40,6 +40,15 @@ def _password(parsed: argparse.Namespace, *, prompt: bool) -> tuple[Password, Fi
     if typed != getpass.getpass("Again: "):
         raise Refused("no_password", "the two passwords differ")
     return Password(typed), {}
+
+
+def _first_line() -> str:
+    # As bytes: as text, a carriage return would end the line, and with it the password, too.
+    line = sys.stdin.buffer.readline().removesuffix(b"\n").removesuffix(b"\r")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused("bad_password", "the password on standard input is not UTF-8") from None
 
 
 def _read(path: str) -> bytes:
@@ -65,7 +74,8 @@ class Create(Order):
 
     def order(self, context: RequestContext, parsed: argparse.Namespace) -> Fields:
         password, shown = _password(parsed, prompt=False)
-        keys = _read(parsed.key_file).decode("utf-8", "replace").splitlines() if parsed.key_file else []
+        files = [_file(argument) for argument in parsed.file]
+        keys = _keys(parsed.key_file) if parsed.key_file else []
         instance = self.call(
             context,
             "build_and_run_instance",
@@ -73,17 +83,35 @@ class Create(Order):
             memory_mb=parsed.memory,
             vcpus=parsed.vcpus,
             root_gb=parsed.disk,
-            admin_password=password.value,
-            injected_files=[self._file(argument) for argument in parsed.file],
-            ssh_keys=[key.strip() for key in keys if key.strip() and not key.startswith("#")],
+            admin_password=None,
+            injected_files=[],
+            ssh_keys=[],
         )
+        try:
+            # Only now there is an agent to seal to, and the bus never sees what it gets.
+            caller = self.caller(context)
+            caller.set_password(instance["uuid"], password)
+            if keys:
+                caller.add_ssh_keys(instance["uuid"], keys)
+            for file in files:
+                caller.put_file(instance["uuid"], file)
+        except Unsuccessful:
+            # A guest that is not what was asked for is no use; the error tells why there is none.
+            self.call(context, "terminate_instance", target=instance["uuid"])
+            raise
         return {"uuid": instance["uuid"], "name": instance["display_name"], "vm_state": instance["vm_state"], **shown}
 
-    def _file(self, argument: str) -> dict[str, Any]:
-        path, separator, local = argument.partition("=")
-        if not separator:
-            raise Refused("bad_file", f"{argument!r} is not of the form PATH=LOCAL")
-        return InjectedFile(path, _read(local)).to_dict()
+
+def _file(argument: str) -> InjectedFile:
+    path, separator, local = argument.partition("=")
+    if not separator:
+        raise Refused("bad_file", f"{argument!r} is not of the form PATH=LOCAL")
+    return InjectedFile(path, _read(local))
+
+
+def _keys(path: str) -> list[str]:
+    lines = [line.strip() for line in _read(path).decode("utf-8", "replace").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 class Delete(Order):
@@ -131,8 +159,26 @@ class PasswordSet(Order):
 
     def order(self, context: RequestContext, parsed: argparse.Namespace) -> Fields:
         password, shown = _password(parsed, prompt=True)
-        self.call(context, "set_admin_password", target=parsed.server, new_pass=password.value)
+        self.caller(context).set_password(parsed.server, password)
         return shown
+
+
+class PasswordGenerate(Order):
+    """Have the guest make a password for its administrator, and show it."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--ssh-key",
+            metavar="FILE",
+            help="an ssh-rsa public key: show the password encrypted to it (RSA-OAEP, base64)",
+        )
+
+    def order(self, context: RequestContext, parsed: argparse.Namespace) -> Fields:
+        caller = self.caller(context)
+        if parsed.ssh_key:
+            return dict(caller.generate_password_for_rsa(parsed.server, _keys(parsed.ssh_key)))
+        return {"admin_password": caller.generate_password(parsed.server)}
 
 
 def _octal(text: str) -> int:
@@ -156,7 +202,7 @@ class FilePut(Order):
 
     def order(self, context: RequestContext, parsed: argparse.Namespace) -> Fields:
         file = InjectedFile(parsed.path, _read(parsed.local), parsed.mode, parsed.owner)
-        self.call(context, "inject_file", target=parsed.server, file=file.to_dict())
+        self.caller(context).put_file(parsed.server, file)
         return {}
 
 
@@ -224,6 +270,7 @@ COMMANDS = {
     "server stop": Stop,
     "server reboot": Reboot,
     "server password set": PasswordSet,
+    "server password generate": PasswordGenerate,
     "server file put": FilePut,
     "server actions": Actions,
 }

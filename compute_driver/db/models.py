@@ -163,7 +163,7 @@ class FaultRow(Base):
 
 
 class AgentRow(Base):
-    """What is known of the agent inside an instance."""
+    """What is known of the agent inside an instance. Keys and identity are public halves, in base64."""
 
     __tablename__ = "agents"
     __table_args__ = (TABLE_OPTIONS,)
@@ -172,4 +172,9 @@ class AgentRow(Base):
     version: Mapped[str] = mapped_column(String(WORD_LENGTH))
     features: Mapped[list[str]] = mapped_column(JSON)
     protocol: Mapped[str] = mapped_column(String(WORD_LENGTH))
+    identity: Mapped[Optional[str]] = mapped_column(String(WORD_LENGTH))
+    key_id: Mapped[Optional[str]] = mapped_column(String(WORD_LENGTH))
+    key_public: Mapped[Optional[str]] = mapped_column(String(WORD_LENGTH))
+    clock_offset: Mapped[int] = mapped_column(Integer)
+    guest: Mapped[str] = mapped_column(String(WORD_LENGTH))
     last_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)

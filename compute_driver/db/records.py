@@ -99,10 +99,20 @@ class Fault(_Record):
 
 @dataclasses.dataclass(frozen=True)
 class Agent(_Record):
-    """The agent inside an instance, as last heard of."""
+    """The agent inside an instance, as last heard of.
+
+    identity: its pinned public key in base64, None before it was first spoken to through the sealed protocol. key_id,
+    key_public: the key to seal the next request to. clock_offset: the agent's clock minus ours, in seconds. guest: the
+    hypervisor's own id of the guest.
+    """
 
     instance_uuid: str
     version: str
     features: tuple[str, ...]
     protocol: str
+    identity: str | None
+    key_id: str | None
+    key_public: str | None
+    clock_offset: int
+    guest: str
     last_seen_at: datetime

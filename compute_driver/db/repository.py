@@ -290,11 +290,17 @@ class Repository:
         version: str,
         features: Sequence[str],
         protocol: str,
+        identity: str | None = None,
+        key_id: str | None = None,
+        key_public: str | None = None,
+        clock_offset: int = 0,
+        guest: str = "",
         last_seen_at: datetime | None = None,
     ) -> Agent:
         """Records what is known of an instance's agent, in place of what was. InstanceNotFound.
 
-        protocol: the protocol it was spoken to in, such as `sealed`. last_seen_at: an aware time; now by default.
+        protocol: the protocol it was spoken to in, such as `sealed`. identity and the following: as in Agent.
+        last_seen_at: an aware time; now by default.
         """
         described = fitted(AgentRow, {"version": version, "protocol": protocol})
         with self._writing() as session:
@@ -304,8 +310,11 @@ class Repository:
                 AgentRow(
                     instance_uuid=uuid,
                     features=[clean(feature) for feature in features],
+                    clock_offset=clock_offset,
                     last_seen_at=last_seen_at or now(),
                     **described,
+                    **checked(AgentRow, {"identity": identity, "key_id": key_id, "key_public": key_public}),
+                    **checked(AgentRow, {"guest": guest}),
                 )
             )
             session.flush()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+
+from agent_protocol.outcomes import Unsuccessful
 
 from ..driver import Instance
-from ..errors import XenServerFailure
+from ..errors import XenServerAnswerLost, XenServerFailure
 from .session import XenServer
 
 GIB = 1024**3
@@ -15,20 +18,7 @@ _NULL = "OpaqueRef:NULL"
 
 def create_root(server: XenServer, vm: str, instance: Instance) -> None:
     """An empty disk of the instance's root size, attached to the VM (a ref) as its first, bootable one."""
-    repository = _default_repository(server)
-    vdi = server.call(
-        "VDI.create",
-        {
-            "name_label": f"instance-{instance.uuid} root",
-            "name_description": instance.display_name,
-            "SR": repository,
-            "virtual_size": str(instance.root_gb * GIB),
-            "type": "system",
-            "sharable": False,
-            "read_only": False,
-            "other_config": {},
-        },
-    )
+    vdi = _create(server, instance)
     try:
         server.call(
             "VBD.create",
@@ -47,8 +37,36 @@ def create_root(server: XenServer, vm: str, instance: Instance) -> None:
             },
         )
     except BaseException:
-        server.call("VDI.destroy", vdi)
+        _try_to_destroy(server, vdi)
         raise
+
+
+def _create(server: XenServer, instance: Instance) -> str:
+    name = f"instance-{instance.uuid} root"
+    record = {
+        "name_label": name,
+        "name_description": instance.display_name,
+        "SR": _default_repository(server),
+        "virtual_size": str(instance.root_gb * GIB),
+        "type": "system",
+        "sharable": False,
+        "read_only": False,
+        "other_config": {},
+    }
+    try:
+        return str(server.call("VDI.create", record))
+    except XenServerAnswerLost:
+        # It may be there, and no VM leads to it. Nobody else can have one of this name yet.
+        with suppress(Unsuccessful):
+            for vdi in server.call("VDI.get_by_name_label", name):
+                _try_to_destroy(server, vdi)
+        raise
+
+
+def _try_to_destroy(server: XenServer, vdi: str) -> None:
+    # The error that led here is the one to report.
+    with suppress(Unsuccessful):
+        server.call("VDI.destroy", vdi)
 
 
 def _default_repository(server: XenServer) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Refused, Unsuccessful
 
-from ..driver import AgentInfo, ComputeDriver, InjectedFile, Instance, InstanceInfo, Progress
+from ..agents import AgentInfo, AgentMemory
+from ..driver import ComputeDriver, InjectedFile, Instance, InstanceInfo, Progress, SealedAnswer
 from ..errors import InstanceNotFound
 from ..states import PowerState
 from . import vms
@@ -21,13 +23,23 @@ LOG = logging.getLogger(__name__)
 class XenServerDriver(ComputeDriver):
     """Guests of one XenServer pool.
 
-    agent_timeout: seconds that an agent has to answer an order; boot_timeout: from a guest's start to its agent's
-    first answer.
+    memory: where what is known of agents is kept. agent_policy: one of agent.POLICIES. agent_timeout: seconds that an
+    agent has to answer an order; boot_timeout: from a guest's start to its agent's first answer.
     """
 
-    def __init__(self, connection: Connection, *, agent_timeout: float = 30.0, boot_timeout: float = 300.0) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        memory: AgentMemory,
+        *,
+        agent_policy: str = "prefer-sealed",
+        agent_timeout: float = 30.0,
+        boot_timeout: float = 300.0,
+    ) -> None:
         self._server = XenServer(connection)
-        self._agents = GuestAgents(self._server, timeout=agent_timeout, boot_timeout=boot_timeout)
+        self._agents = GuestAgents(
+            self._server, memory, policy=agent_policy, timeout=agent_timeout, boot_timeout=boot_timeout
+        )
 
     def init_host(self, host: str) -> None:
         self._server.call("pool.get_all")
@@ -40,11 +52,11 @@ class XenServerDriver(ComputeDriver):
         self,
         instance: Instance,
         *,
-        admin_password: Password,
+        admin_password: Password | None,
         injected_files: Sequence[InjectedFile],
         ssh_keys: Sequence[str],
         progress: Progress,
-    ) -> AgentInfo:
+    ) -> None:
         try:
             with progress.step("create_vm"):
                 vm = vms.create(self._server, instance)
@@ -52,9 +64,10 @@ class XenServerDriver(ComputeDriver):
                 vms.start(self._server, vm)
                 vm = vms.find(self._server, instance)
             with progress.step("wait_for_agent"):
-                agent = self._agents.await_boot(vm)
-            with progress.step("set_admin_password"):
-                self._agents.set_password(vm, admin_password)
+                self._agents.await_boot(vm)
+            if admin_password is not None:
+                with progress.step("set_admin_password"):
+                    self._agents.set_password(vm, admin_password)
             if ssh_keys:
                 with progress.step("add_ssh_keys"):
                     self._agents.add_ssh_keys(vm, ssh_keys)
@@ -64,13 +77,18 @@ class XenServerDriver(ComputeDriver):
         except BaseException:
             self._undo_spawn(instance, progress)
             raise
-        return agent
 
     def _undo_spawn(self, instance: Instance, progress: Progress) -> None:
+        destroyed = False
         try:
             with progress.step("undo"):
+                destroyed = True
                 self.destroy(instance)
         except Unsuccessful as error:
+            if not destroyed:
+                # The step could not even be recorded; the guest is to go all the same.
+                with suppress(Unsuccessful):
+                    self.destroy(instance)
             # The error that led here is the one to report; what is left can be removed with a later destroy.
             LOG.error("instance %s: what spawn had made could not be removed: %s", instance.uuid, error.code)
 
@@ -93,7 +111,9 @@ class XenServerDriver(ComputeDriver):
 
     def reboot(self, instance: Instance, reboot_type: str) -> None:
         vm = self._running(instance)
-        self._server.call("VM.hard_reboot" if reboot_type == "HARD" else "VM.clean_reboot", vm.ref)
+        self._server.call(
+            "VM.hard_reboot" if reboot_type == "HARD" else "VM.clean_reboot", vm.ref, timeout=vms.GUEST_TIMEOUT
+        )
 
     def get_info(self, instance: Instance) -> InstanceInfo:
         vm = vms.find(self._server, instance)
@@ -104,6 +124,17 @@ class XenServerDriver(ComputeDriver):
 
     def inject_file(self, instance: Instance, file: InjectedFile) -> None:
         self._agents.put_file(self._running(instance), file)
+
+    def add_ssh_keys(self, instance: Instance, keys: Sequence[str]) -> None:
+        self._agents.add_ssh_keys(self._running(instance), keys)
+
+    def trust_agent(self, instance: Instance) -> AgentInfo:
+        return self._agents.trust(self._running(instance))
+
+    def send_sealed(self, instance: Instance, request_id: str, value: str, box: str) -> SealedAnswer:
+        delivered = self._agents.deliver(self._running(instance), request_id, value, box)
+        receipt, answer = delivered.receipt, delivered.answer
+        return SealedAnswer(receipt.outcome, receipt.code, answer.value, answer.box)
 
     def _running(self, instance: Instance) -> vms.VM:
         vm = vms.find(self._server, instance)

@@ -84,6 +84,19 @@ class _Transport(xmlrpc.client.Transport):
         connection.sock.settimeout(self.deadline)
         return connection
 
+    def parse_response(self, response: Any) -> Any:
+        try:
+            answer = super().parse_response(response)
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError):
+            raise
+        except Exception as error:
+            # On XML that is no answer the standard parser fails in whatever way it comes upon it.
+            raise xmlrpc.client.ResponseError(type(error).__name__) from None
+        if not _is_answer(answer):
+            # The SDK would take it for a fault that XenServer reported, so for a call that had no effect.
+            raise xmlrpc.client.ResponseError("not an answer of XenAPI's")
+        return answer
+
 
 class _SecureTransport(_Transport, xmlrpc.client.SafeTransport):
     """The same over TLS, with the system's certificate authorities."""
@@ -129,13 +142,13 @@ class XenServer:
                 session = self._idle.get_nowait()
             except queue.Empty:
                 session = _Session(self.connection)
-            yield session
-            # Not reached when the call ends in an error; a session that XenServer refused something on is as
-            # good as before, one whose connection broke is not.
+            try:
+                yield session
+            except XenServerFailure:
+                # As good as before, unlike one whose connection broke: that is let go of.
+                self._idle.put(session)
+                raise
             self._idle.put(session)
-        except XenServerFailure:
-            self._idle.put(session)
-            raise
         finally:
             self._permits.put(None)
 
@@ -153,6 +166,8 @@ class _Session:
             self._session.login_with_password(connection.username, connection.password, "1.1", ORIGINATOR)
         except XenAPI.Failure as failure:
             raise self._login_error(failure) from None
+        except xmlrpc.client.Fault as fault:
+            raise _fault(fault) from None
         except _NotConnected as error:
             raise XenServerUnreachable(connection.address, error.args[0]) from None
         except _LOST as error:
@@ -170,7 +185,7 @@ class _Session:
         except XenAPI.Failure as failure:
             raise self._login_error(failure) from None
         except xmlrpc.client.Fault as fault:
-            raise XenServerFailure(["FAULT", str(fault.faultCode), fault.faultString]) from None
+            raise _fault(fault) from None
         except _NotConnected as error:
             raise XenServerUnreachable(self._connection.address, error.args[0]) from None
         except _LOST as error:
@@ -186,6 +201,21 @@ class _Session:
             pass
         finally:
             self._transport.close()
+
+
+def _is_answer(untrusted_values: Any) -> bool:
+    """Whether this is one struct with Status `Success` and a Value, or `Failure` and an ErrorDescription."""
+    if len(untrusted_values) != 1 or not isinstance(untrusted_values[0], dict):
+        return False
+    answer = untrusted_values[0]
+    if answer.get("Status") == "Success":
+        return "Value" in answer
+    description = answer.get("ErrorDescription")
+    return answer.get("Status") == "Failure" and isinstance(description, list) and bool(description)
+
+
+def _fault(fault: xmlrpc.client.Fault) -> XenServerFailure:
+    return XenServerFailure(["FAULT", str(fault.faultCode), str(fault.faultString)])
 
 
 def _reason(error: Exception) -> str:

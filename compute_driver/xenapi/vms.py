@@ -13,6 +13,9 @@ from .session import XenServer
 
 MIB = 1024 * 1024
 
+GUEST_TIMEOUT = 1260.0
+"""Seconds for a guest to shut down or restart by itself: xapi gives it 20 minutes, and then answers."""
+
 INSTANCE_KEY = "xenward:instance"
 """Key in VM.other_config that holds the instance's uuid, for whoever looks at the pool with other tools."""
 
@@ -26,10 +29,14 @@ _POWER_STATES = {
 
 @dataclass(frozen=True)
 class VM:
-    """A VM as XenServer described it a moment ago. host: where it runs, `OpaqueRef:NULL` when it does not."""
+    """A VM as XenServer described it a moment ago.
+
+    instance: uuid of the instance that it is. host: where it runs, `OpaqueRef:NULL` when it does not.
+    """
 
     ref: str
     uuid: str
+    instance: str
     power_state: PowerState
     host: str
     vbds: tuple[str, ...]
@@ -46,14 +53,15 @@ def find(server: XenServer, instance: Instance) -> VM:
     for ref in refs:
         record = server.call("VM.get_record", ref)
         if not record["is_a_snapshot"] and not record["is_a_template"]:
-            return _vm(ref, record)
+            return _vm(ref, record, instance)
     raise InstanceNotFound(instance.uuid)
 
 
-def _vm(ref: str, untrusted_record: dict[str, Any]) -> VM:
+def _vm(ref: str, untrusted_record: dict[str, Any], instance: Instance) -> VM:
     return VM(
         ref=ref,
         uuid=str(untrusted_record["uuid"]),
+        instance=instance.uuid,
         power_state=_POWER_STATES.get(untrusted_record["power_state"], PowerState.NOSTATE),
         host=str(untrusted_record["resident_on"]),
         vbds=tuple(untrusted_record["VBDs"]),
@@ -65,7 +73,7 @@ def create(server: XenServer, instance: Instance) -> VM:
     ref = server.call("VM.create", _record(instance))
     disks.create_root(server, ref, instance)
     networks.connect(server, ref)
-    return _vm(ref, server.call("VM.get_record", ref))
+    return _vm(ref, server.call("VM.get_record", ref), instance)
 
 
 def _record(instance: Instance) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def start(server: XenServer, vm: VM) -> None:
 def shut_down(server: XenServer, vm: VM) -> None:
     """Ask the guest to shut down; pull the plug when it cannot be asked or does not comply."""
     try:
-        server.call("VM.clean_shutdown", vm.ref)
+        server.call("VM.clean_shutdown", vm.ref, timeout=GUEST_TIMEOUT)
     except XenServerFailure:
         _pull_the_plug(server, vm)
 
@@ -125,10 +133,12 @@ def _pull_the_plug(server: XenServer, vm: VM) -> None:
 
 
 def destroy(server: XenServer, vm: VM) -> None:
-    """Power the VM off and remove it with its disks. VM.destroy removes VBDs and VIFs, but never VDIs."""
+    """Power the VM off and remove it with its disks. VM.destroy removes VBDs and VIFs, but never VDIs.
+
+    The disks go first: should this end halfway, the VM still leads to those that are left.
+    """
     if vm.power_state is not PowerState.SHUTDOWN:
         _pull_the_plug(server, vm)
-    volumes = disks.of_vm(server, vm.vbds)
-    server.call("VM.destroy", vm.ref)
-    for volume in volumes:
+    for volume in disks.of_vm(server, vm.vbds):
         server.call("VDI.destroy", volume)
+    server.call("VM.destroy", vm.ref)

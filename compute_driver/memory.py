@@ -1,0 +1,24 @@
+"""The driver's memory of agents, kept in the service's database."""
+
+from __future__ import annotations
+
+from .agents import AgentInfo
+from .db.repository import Repository
+
+
+class RepositoryMemory:
+    """An AgentMemory (agents.py) over the table of agents."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def recall(self, instance_uuid: str) -> AgentInfo | None:
+        """As in AgentMemory."""
+        agent = self._repository.get_agent(instance_uuid)
+        return None if agent is None else AgentInfo.from_dict(agent.to_dict())
+
+    def remember(self, instance_uuid: str, agent: AgentInfo) -> None:
+        """As in AgentMemory. InstanceNotFound when the instance is gone."""
+        columns = agent.to_dict()
+        del columns["fingerprint"]
+        self._repository.save_agent(instance_uuid, **columns)

@@ -1,0 +1,82 @@
+"""One sealed request, from whoever seals it: the compute service, or the caller, who then keeps the secrets alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+from agent_protocol.messages import MessageError, new_request_id
+from agent_protocol.outcomes import Refused, Unknown, Unsuccessful
+from agent_protocol.sealed import (
+    Receipt,
+    SealedResult,
+    encode_sealed_request,
+    open_reply,
+    parse_sealed_reply,
+    seal_request,
+    verify_receipt,
+)
+
+from .agents import AgentInfo
+from .driver import SealedAnswer
+
+GRACE = 60
+"""Seconds that a request stays valid beyond the time that its sender waits: clocks are not exact."""
+
+TRY_AGAIN = ("unknown_key", "expired")
+"""Codes of a receipt after which the same command can be sent again: nothing was done, and the receipt says how."""
+
+
+class SealedFailure(Unsuccessful):
+    """Raise when the agent signed that a request, which its caller had sealed, did not succeed.
+
+    answer: for the caller, who alone can read the agent's words.
+    """
+
+    def __init__(self, answer: SealedAnswer) -> None:
+        super().__init__(answer.code or "agent_error", "the agent's words are sealed to whoever asked")
+        self.outcome = answer.outcome
+        self.answer = answer
+
+
+@dataclass(frozen=True)
+class SealedRequest:
+    """A command that was sealed to an agent's key.
+
+    value: of the request's node; box: what travels as frames, empty when all is in the node.
+    """
+
+    vm: str
+    request_id: str
+    value: str = field(repr=False)
+    box: str = field(repr=False)
+    reply_key: bytes = field(repr=False)
+
+    @classmethod
+    def seal(cls, agent: AgentInfo, vm: str, name: str, value: str, *, timeout: float) -> SealedRequest:
+        """Seal a command. timeout: seconds that the sender will wait. Refused when the agent's key is not known."""
+        if agent.key is None:
+            raise Refused("no_agent_key", "the agent's key is not known")
+        request_id = new_request_id()
+        expires = int(time.time()) + max(0, agent.clock_offset) + int(timeout) + GRACE
+        box = seal_request(agent.key, vm, request_id, name, value, expires=expires)
+        message = encode_sealed_request(box)
+        return cls(vm, request_id, message.node.decode("ascii"), "".join(message.frames), box.reply_key)
+
+    def open(self, receipt: Receipt, value: str, box: str) -> SealedResult:
+        """How it ended, in full. value, box: the reply's node and frames. Unknown when they are not what was signed."""
+        try:
+            reply = parse_sealed_reply(value.encode("utf-8", "surrogatepass"))
+            return open_reply(receipt, self.reply_key, self.vm, self.request_id, box or reply.box)
+        except MessageError as error:
+            raise Unknown("bad_reply", f"the agent's answer cannot be believed: {error.message}") from None
+
+
+def read_receipt(identity: bytes, vm: str, request_id: str, value: str) -> Receipt:
+    """What the agent with that identity signed about a request. MessageError when the reply has no such receipt."""
+    return verify_receipt(parse_sealed_reply(value.encode("utf-8", "surrogatepass")), identity, vm, request_id)
+
+
+def after(agent: AgentInfo, receipt: Receipt) -> AgentInfo:
+    """What is known of the agent once it has signed this: its next key, its clock."""
+    return replace(agent, key=receipt.next_key, clock_offset=receipt.now - int(time.time()))

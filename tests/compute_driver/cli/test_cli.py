@@ -1,0 +1,396 @@
+"""The command itself, with a compute service that a test plays; a process of its own where a terminal is needed."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import pty
+import re
+import select
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_protocol.outcomes import (
+    Busy,
+    Failed,
+    Outcome,
+    Refused,
+    Unknown,
+    Unreachable,
+    Unsuccessful,
+    Unsupported,
+)
+from compute_driver.cli import main as cli
+from compute_driver.cli.base import EXIT_STATUS
+from compute_driver.cli.server import COMMANDS
+from compute_driver.context import RequestContext
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+SECRET = "hunter2 Pass-word"
+DEADLINE = 30.0
+INSTANCE = {
+    "id": 1,
+    "uuid": "uuid-web",
+    "display_name": "web",
+    "vm_state": "active",
+    "task_state": None,
+    "power_state": 1,
+    "created_at": "2026-03-01T12:00:00.000000+00:00",
+    "deleted": 0,
+    "deleted_at": None,
+    "terminated_at": None,
+}
+
+
+class Service:
+    """Stands for rpc.ComputeClient. `answer`: what each call gives, or raises."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.answer: Any = INSTANCE
+
+    def order(self, context: RequestContext, method: str, **arguments: Any) -> Any:
+        assert context.request_id.startswith("req-")
+        self.calls.append((method, arguments))
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+    ask = order
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """The service that the command calls. The command's changes to the process's logging are taken back."""
+    it = Service()
+    monkeypatch.setattr("sys.argv", ["xenward"])
+    monkeypatch.setattr(cli.XenwardApp, "NAME", "xenward")
+    monkeypatch.setattr(cli.XenwardApp, "client", property(lambda _: it))
+    root, ours = logging.getLogger(), logging.getLogger("compute_driver")
+    before = root.level, list(root.handlers), ours.level
+    yield it
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    ours.setLevel(before[2])
+
+
+def run(*arguments: str) -> int:
+    """`xenward …`, in this process."""
+    try:
+        return cli.main(list(arguments))
+    except SystemExit as exit_:
+        # argparse ends a process whose command line is wrong.
+        return int(exit_.code or 0)
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def types(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
+    """Standard input holds that, and is no terminal."""
+    data = text if isinstance(text, bytes) else text.encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+ORDERS = [
+    (("server", "create", "web"), "build_and_run_instance"),
+    (("server", "delete", "web"), "terminate_instance"),
+    (("server", "start", "web"), "start_instance"),
+    (("server", "stop", "web"), "stop_instance"),
+    (("server", "reboot", "web"), "reboot_instance"),
+    (("server", "password", "set", "web", "--generate"), "set_admin_password"),
+    (("server", "file", "put", "web", "/dev/null", "/etc/motd"), "inject_file"),
+]
+QUESTIONS = [("server", "list"), ("server", "show", "web"), ("server", "actions"), ("server", "actions", "web")]
+ERRORS = [kind("some_code", "some words") for kind in (Refused, Unsupported, Busy, Failed, Unreachable, Unknown)]
+
+
+def test_every_outcome_has_a_status_of_its_own() -> None:
+    assert set(EXIT_STATUS) == set(Outcome)
+    assert len(set(EXIT_STATUS.values())) == len(Outcome)
+    assert EXIT_STATUS[Outcome.SUCCEEDED] == 0
+    assert not {1, 2} & set(EXIT_STATUS.values())
+
+
+@pytest.mark.parametrize(("arguments", "method"), ORDERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_order_shows_that_it_succeeded(
+    service: Service, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], method: str
+) -> None:
+    assert run(*arguments, "-f", "json") == 0
+    fields = shown(capsys)
+    assert (fields["outcome"], fields["code"], fields["message"]) == ("succeeded", "", "")
+    assert fields["request_id"].startswith("req-")
+    assert [call[0] for call in service.calls] == [method]
+
+
+@pytest.mark.parametrize(("arguments", "method"), ORDERS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error.outcome))
+def test_an_order_that_fails_still_shows_how_and_exits_with_its_status(
+    service: Service,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    method: str,
+    error: Unsuccessful,
+) -> None:
+    service.answer = error
+    assert run(*arguments, "-f", "json") == EXIT_STATUS[error.outcome]
+    fields = shown(capsys)
+    assert (fields["outcome"], fields["code"], fields["message"]) == (str(error.outcome), "some_code", "some words")
+    assert fields["request_id"].startswith("req-")
+    assert "admin_password" not in fields
+
+
+@pytest.mark.parametrize("arguments", QUESTIONS, ids=" ".join)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error.outcome))
+def test_a_question_that_fails_is_one_line_and_a_status(
+    service: Service, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], error: Unsuccessful
+) -> None:
+    service.answer = error
+    assert run(*arguments, "-f", "json") == EXIT_STATUS[error.outcome]
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == f"xenward: some words ({error.outcome}, some_code)\n"
+
+
+def test_questions_show_what_the_service_tells(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    service.answer = [dict(INSTANCE)]
+    assert run("server", "list", "-f", "json") == 0
+    (row,) = shown(capsys)
+    assert (row["uuid"], row["power_state"], row["task_state"]) == ("uuid-web", "running", None)
+    agent = {"version": "1.0", "protocol": "legacy", "features": ["password"], "last_seen_at": "now"}
+    service.answer = {**INSTANCE, "power_state": "running", "agent": agent}
+    assert run("server", "show", "web", "-f", "json") == 0
+    fields = shown(capsys)
+    assert (fields["uuid"], fields["agent_version"], fields["agent_features"]) == ("uuid-web", "1.0", ["password"])
+    assert "deleted" not in fields
+    service.answer = {**INSTANCE, "agent": None}
+    assert run("server", "show", "web", "-f", "json") == 0
+    assert shown(capsys)["agent_version"] is None
+    service.answer = []
+    assert run("server", "actions", "web", "-f", "json") == 0
+    assert run("server", "actions", "-f", "json") == 0
+    assert service.calls[-2:] == [("list_actions", {"target": "web"}), ("list_actions", {"target": None})]
+
+
+# Help and mistakes
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_is_there_for_every_command(service: Service, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run(*name.split(), "--help") == 0
+    told = capsys.readouterr().out
+    assert f"usage: xenward{' ' if name else ''}{name}" in told
+    assert service.calls == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_no_option_that_is_none(service: Service, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    app = cli.XenwardApp()
+    command: Any = COMMANDS[name]
+    known = command(app, None).get_parser(name)._option_string_actions.keys() | app.parser._option_string_actions
+    run(*name.split(), "--help")
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"-\n\s+", "-", capsys.readouterr().out)))
+    assert named
+    assert named <= known
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("server", "create"),
+        ("server", "create", "web", "--memory", "much"),
+        ("server", "create", "web", "--password", SECRET),
+        ("server", "create", "web", "--password-stdin", "--generate"),
+        ("server", "password", "set", "web", "--password-stdin", "--generate"),
+        ("server", "password", "set", "web", SECRET),
+        ("server", "file", "put", "web", "/dev/null"),
+        ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode", "0o999"),
+        ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode", "rw"),
+        ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode", "0888"),
+        ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode", "10000"),
+        ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode=-1"),
+        ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode", ""),
+        ("server", "explode", "web"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_is_2_and_nothing_is_done(
+    service: Service, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert run(*arguments) == 2
+    assert service.calls == []
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("0640", 0o640), ("7777", 0o7777), ("0", 0), ("0o600", 0o600), ("00644", 0o644)]
+)
+def test_modes_are_octal(service: Service, text: str, mode: int) -> None:
+    assert run("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode", text) == 0
+    assert service.calls[-1][1]["file"]["mode"] == mode
+
+
+# Passwords
+
+
+def test_a_password_is_read_from_standard_input(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in (SECRET + "\n", SECRET, SECRET + "\r\n", SECRET + "\nand more\n"):
+        types(monkeypatch, text)
+        assert run("server", "password", "set", "web", "--password-stdin", "-f", "json") == 0
+        assert service.calls[-1] == ("set_admin_password", {"target": "web", "new_pass": SECRET})
+        assert SECRET not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("text", ["", "\n", "with\ttab\n", "two\rlines\n", "x" * 257])
+def test_a_password_that_cannot_be_one_is_refused_before_the_service_is_asked(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    for command in (("password", "set"), ("create",)):
+        types(monkeypatch, text)
+        assert run("server", *command, "web", "--password-stdin", "-f", "json") == 3
+        fields = shown(capsys)
+        assert (fields["outcome"], fields["code"]) == ("refused", "bad_password")
+    assert service.calls == []
+
+
+def test_bytes_that_are_no_text_are_refused(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types(monkeypatch, b"caf\xe9 Pass-word\n")
+    assert run("server", "password", "set", "web", "--password-stdin", "-f", "json") == 3
+    assert shown(capsys)["code"] == "bad_password"
+    assert service.calls == []
+
+
+def test_a_generated_password_is_shown_and_sent(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    made = []
+    for command, argument in ((("create", "web"), "admin_password"), (("password", "set", "web"), "new_pass")):
+        assert run("server", *command, "--generate", "-f", "json") == 0
+        made.append(shown(capsys)["admin_password"])
+        assert service.calls[-1][1][argument] == made[-1]
+    # Without any option a new instance gets one, too.
+    assert run("server", "create", "web", "-f", "json") == 0
+    made.append(shown(capsys)["admin_password"])
+    assert len(set(made)) == 3
+
+
+def test_without_a_terminal_nobody_is_asked(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types(monkeypatch, SECRET + "\n")
+    assert run("server", "password", "set", "web", "-f", "json") == 3
+    assert shown(capsys)["code"] == "no_password"
+    assert service.calls == []
+
+
+def at_a_terminal(directory: Path, answers: list[str]) -> tuple[int, str]:
+    """`xenward server password set web -f json` as a process at a terminal; status and all that the terminal showed."""
+    conf = directory / "xenward.conf"
+    conf.write_text(f"[DEFAULT]\nhost = here\nstate_path = {directory}\n")
+    command = [sys.executable, "-m", "compute_driver.cli", "--config-file", str(conf)]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(CHECKOUT)
+        os.execv(sys.executable, [*command, "server", "password", "set", "web", "-f", "json"])
+    seen = b""
+    waiting = [b"New password: ", b"Again: "]
+    deadline = time.monotonic() + DEADLINE
+    try:
+        while time.monotonic() < deadline:
+            if not select.select([terminal], [], [], deadline - time.monotonic())[0]:
+                break
+            try:
+                piece = os.read(terminal, 4096)
+            except OSError:
+                # How Linux tells that the other end of a terminal is closed.
+                break
+            seen += piece
+            if waiting and seen.endswith(waiting[0]):
+                waiting.pop(0)
+                os.write(terminal, answers.pop(0).encode() + b"\n")
+    finally:
+        os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), seen.decode()
+
+
+def test_two_different_answers_at_the_terminal_are_refused(tmp_path: Path) -> None:
+    status, seen = at_a_terminal(tmp_path, ["one Pass-word", "another Pass-word"])
+    assert (status, '"no_password"' in seen, "differ" in seen) == (3, True, True), seen
+    assert "Pass-word" not in seen
+    # The service was not even started.
+    assert [path.name for path in tmp_path.iterdir()] == ["xenward.conf"]
+
+
+def test_the_same_answer_twice_goes_to_the_service(tmp_path: Path) -> None:
+    status, seen = at_a_terminal(tmp_path, ["one Pass-word", "one Pass-word"])
+    assert (status, '"instance_not_found"' in seen) == (3, True), seen
+    assert "Pass-word" not in seen
+
+
+# Files and keys
+
+
+def test_a_new_instance_gets_what_was_asked_for(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"# comment\n\nssh-ed25519 AAAA ada\n  ssh-rsa BBBB \r\n")
+    (tmp_path / "a=b").write_bytes(b"\0\xff")
+    options = ("--memory", "512", "--vcpus", "2", "--disk", "3", "--key-file", str(tmp_path / "keys"))
+    files = ("--file", f"/etc/x={tmp_path}/a=b", "--file", "/etc/empty=/dev/null")
+    assert run("server", "create", "web", "--generate", *options, *files) == 0
+    (call,) = service.calls
+    del call[1]["admin_password"]
+    assert call[1] == {
+        "display_name": "web",
+        "memory_mb": 512,
+        "vcpus": 2,
+        "root_gb": 3,
+        "ssh_keys": ["ssh-ed25519 AAAA ada", "ssh-rsa BBBB"],
+        "injected_files": [
+            {"path": "/etc/x", "content": "AP8=", "mode": None, "owner": None},
+            {"path": "/etc/empty", "content": "", "mode": None, "owner": None},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "words"),
+    [
+        (("--file", "/etc/motd"), "bad_file", "PATH=LOCAL"),
+        (("--file", ""), "bad_file", "PATH=LOCAL"),
+        (("--file", "/etc/motd="), "unreadable_file", ""),
+        (("--file", "/etc/motd=/no/such/file"), "unreadable_file", "/no/such/file: No such file"),
+        (("--file", "/etc/motd=/"), "unreadable_file", "/: Is a directory"),
+        (("--key-file", "/no/such/keys"), "unreadable_file", "/no/such/keys: No such file"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_before_the_service_is_asked(
+    service: Service, capsys: pytest.CaptureFixture[str], option: tuple[str, ...], code: str, words: str
+) -> None:
+    assert run("server", "create", "web", *option, "-f", "json") == 3
+    fields = shown(capsys)
+    assert (fields["outcome"], fields["code"]) == ("refused", code)
+    assert words in fields["message"]
+    assert service.calls == []
+
+
+def test_a_file_may_come_from_standard_input(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types(monkeypatch, b"\0\xff\n")
+    put = ("server", "file", "put", "web", "-", "/etc/x", "--owner", "ada:users")
+    assert run(*put) == 0
+    wanted = {"path": "/etc/x", "content": "AP8K", "mode": None, "owner": "ada:users"}
+    assert service.calls == [("inject_file", {"target": "web", "file": wanted})]
+
+
+def test_a_reboot_is_soft_unless_asked(service: Service) -> None:
+    assert run("server", "reboot", "web") == run("server", "reboot", "web", "--hard") == 0
+    assert [call[1]["reboot_type"] for call in service.calls] == ["SOFT", "HARD"]
