@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agent_protocol.adverts import SealingKey
-from agent_protocol.identity import fingerprint
+from agent_protocol.identity import IDENTITY_SIZE, fingerprint
+from agent_protocol.messages import MessageError
 from agent_protocol.outcomes import Refused
+from agent_protocol.strict import decode_base64, encode_base64
 
 LEGACY = "legacy"
 SEALED = "sealed"
@@ -51,17 +52,19 @@ class AgentInfo:
     def from_dict(cls, data: Mapping[str, Any]) -> AgentInfo:
         """From such data; Refused when it is not of that form."""
         try:
-            key = SealingKey(data["key_id"], base64.b64decode(data["key_public"])) if data["key_id"] else None
-            identity = base64.b64decode(data["identity"]) if data["identity"] else None
+            key = SealingKey(data["key_id"], decode_base64(data["key_public"], "key")) if data["key_id"] else None
+            identity = decode_base64(data["identity"], "identity") if data["identity"] else None
+            if identity is not None and len(identity) != IDENTITY_SIZE:
+                raise ValueError("identity")
             features = tuple(str(name) for name in data["features"])
             version, protocol, guest = str(data["version"]), str(data["protocol"]), str(data["guest"])
             return cls(version, features, protocol, identity, key, int(data["clock_offset"]), guest)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, MessageError):
             raise Refused("bad_agent", "what is told about the agent cannot be read") from None
 
 
 def _encode(data: bytes | None) -> str | None:
-    return base64.b64encode(data).decode("ascii") if data else None
+    return encode_base64(data) if data else None
 
 
 class AgentMemory(Protocol):

@@ -15,21 +15,25 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent_protocol.hpke import open_box
 from agent_protocol.messages import MessageError, Password
-from agent_protocol.outcomes import Failed, Outcome, Refused, Unknown, Unsupported
+from agent_protocol.outcomes import Failed, Refused, Unknown, Unsupported
 from agent_protocol.sealed import SealedResult
 
 from .agents import AgentInfo
 from .context import RequestContext
 from .driver import InjectedFile, SealedAnswer
 from .rpc import ComputeClient
-from .sealing import TRY_AGAIN, SealedFailure, SealedRequest, after, read_receipt
-
-_ATTEMPTS = 3
-"""Times that a command is sealed anew, when the agent has another key by now or another idea of the time."""
+from .sealing import (
+    ATTEMPTS,
+    GUEST_RESTARTED,
+    SealedFailure,
+    SealedRequest,
+    after,
+    asks_for_another,
+    read_receipt,
+)
 
 _VALIDITY = 60.0
 """Seconds that the service may take before it hands a sealed request to the guest."""
-
 
 PASSWORD_INFO = b"xenward 2 password\0"
 """HPKE info of a password that the guest made, before the user's name."""
@@ -65,7 +69,8 @@ class Caller:
         made = self._generated(target, recipient)
         try:
             box = base64.b64decode(made["ciphertext"])
-            return open_box(private, PASSWORD_INFO + made["user"].encode("utf-8"), box).decode("utf-8")
+            # What no password can be is not for a terminal either.
+            return Password(open_box(private, PASSWORD_INFO + made["user"].encode("utf-8"), box).decode("utf-8")).value
         except (Refused, AttributeError, KeyError, TypeError, ValueError):
             raise Unknown("bad_reply", "the password that the guest made cannot be read") from None
 
@@ -74,7 +79,10 @@ class Caller:
         if len(keys) != 1:
             raise Refused("bad_key", "one ssh-rsa public key is needed")
         made = self._generated(target, {"ssh_rsa": keys[0]})
-        return {name: str(made.get(name, "")) for name in ("user", "ciphertext")}
+        told = {name: made.get(name) for name in ("user", "ciphertext")}
+        if not all(isinstance(text, str) and text for text in told.values()):
+            raise Unknown("bad_reply", "the password that the guest made cannot be read")
+        return {name: str(text) for name, text in told.items()}
 
     def _generated(self, target: str, recipient: dict[str, str]) -> dict[str, Any]:
         result = self._sealed(target, "generate_admin_password", "password_generate", json.dumps(recipient))
@@ -84,25 +92,46 @@ class Caller:
 
     def _sealed(self, target: str, action: str, name: str, value: str) -> SealedResult | None:
         """How a sealed command ended that succeeded; None when the agent speaks only the old protocol."""
-        told = self._client.ask(self._context, "get_agent", target=target)
-        agent = AgentInfo.from_dict(told) if told else None
+        agent = self._agent(target, action)
         if agent is None or agent.identity is None:
             return None
         identity = agent.identity
-        for _ in range(_ATTEMPTS):
+        try:
+            return self._command(target, action, agent, identity, name, value)
+        except Unknown as error:
+            if error.code != GUEST_RESTARTED:
+                raise
+        try:
+            # All of these commands do no harm when they are carried out twice.
+            return self._command(target, action, self._agent(target, action) or agent, identity, name, value)
+        except Unsuccessful as error:
+            if error.outcome is Outcome.UNKNOWN:
+                raise
+            said = f"the guest restarted while it carried out the request; then: {error.message}"
+            raise Unknown(GUEST_RESTARTED, said) from None
+
+    def _command(
+        self, target: str, action: str, agent: AgentInfo, identity: bytes, name: str, value: str
+    ) -> SealedResult:
+        attempts = 0
+        while True:
+            attempts += 1
             request = SealedRequest.seal(agent, agent.guest, name, value, timeout=_VALIDITY)
             answer = self._send(target, action, request)
             try:
                 receipt = read_receipt(identity, agent.guest, request.request_id, answer.value)
             except MessageError:
                 raise Unknown("unsigned_reply", "the answer is not signed by the guest's agent") from None
-            if receipt.outcome is Outcome.REFUSED and receipt.code in TRY_AGAIN:
+            if attempts < ATTEMPTS and asks_for_another(receipt):
                 agent = after(agent, receipt)
                 continue
             result = request.open(receipt, answer.value, answer.box)
             result.raise_unless_successful()
             return result
-        raise Failed("unknown_key", "the agent refused every key that it had offered itself")
+
+    def _agent(self, target: str, action: str) -> AgentInfo | None:
+        told = self._client.ask(self._context, "get_agent", target=target, action=action)
+        return AgentInfo.from_dict(told) if told else None
 
     def _send(self, target: str, action: str, request: SealedRequest) -> SealedAnswer:
         sealed = {"request_id": request.request_id, "value": request.value, "box": request.box}

@@ -21,7 +21,7 @@ from .db.repository import Repository
 from .driver import ComputeDriver, InjectedFile, SealedAnswer
 from .errors import DatabaseUnavailable, InstanceNotFound
 from .memory import RepositoryMemory
-from .sealing import SealedFailure
+from .sealing import SealedFailure, check_sealed
 from .states import PowerState, TaskState, VmState
 
 LOG = logging.getLogger(__name__)
@@ -187,6 +187,7 @@ class ComputeManager:
         """
         if action not in SEALED_ACTIONS:
             raise Refused("bad_action", f"a sealed request is one of {', '.join(SEALED_ACTIONS)}")
+        check_sealed(value)
         with self._turn(context, target, action, SEALED_ACTIONS[action], {VmState.ACTIVE}) as turn:
             answer = self._driver.send_sealed(turn.instance, request_id, value, box)
             if answer.outcome is not Outcome.SUCCEEDED:
@@ -213,9 +214,19 @@ class ComputeManager:
             LOG.warning("instance %s: its power state is unknown: %s", instance.uuid, error.code)
             return instance, agent, "unknown"
 
-    def get_agent(self, target: str) -> AgentInfo | None:
-        """What is remembered of the instance's agent, None when it was never met."""
-        return RepositoryMemory(self._repository).recall(self._repository.find_instance(target).uuid)
+    def get_agent(self, context: RequestContext, target: str, action: str | None) -> AgentInfo | None:
+        """What is remembered of the instance's agent, None when it was never met.
+
+        action: what its key is asked for; an instance that cannot be found is recorded as the end of that.
+        """
+        try:
+            instance = self._repository.find_instance(target)
+        except Refused as error:
+            if action not in SEALED_ACTIONS:
+                raise
+            with Audit(self._repository, context, host=self._host, action=action, target=target[:MAX_NAME]).action():
+                raise error
+        return RepositoryMemory(self._repository).recall(instance.uuid)
 
     def list_instances(self) -> list[Instance]:
         """All instances that were not deleted, as recorded."""

@@ -57,6 +57,13 @@ def _answered(method: _Method) -> _Method:
     return cast(_Method, answer)
 
 
+def _string(name: str, untrusted: object) -> str:
+    """`untrusted` itself, when it is a string; Refused otherwise."""
+    if not isinstance(untrusted, str):
+        raise Refused("bad_argument", f"{name} must be a string")
+    return untrusted
+
+
 def _strings(name: str, untrusted: object) -> list[str]:
     """`untrusted` itself, when it is a list of strings; Refused otherwise."""
     if not isinstance(untrusted, list) or not all(isinstance(item, str) for item in untrusted):
@@ -129,7 +136,14 @@ class ComputeEndpoint:
     def send_sealed(
         self, context: RequestContext, *, target: str, action: str, request_id: str, value: str, box: str
     ) -> dict[str, str]:
-        answer = self._manager.send_sealed(context, target, action, request_id=request_id, value=value, box=box)
+        answer = self._manager.send_sealed(
+            context,
+            target,
+            _string("action", action),
+            request_id=_string("request_id", request_id),
+            value=_string("value", value),
+            box=_string("box", box),
+        )
         return answer.to_dict()
 
     @_answered
@@ -137,8 +151,8 @@ class ComputeEndpoint:
         return self._manager.trust_agent(context, target).to_dict()
 
     @_answered
-    def get_agent(self, _context: RequestContext, *, target: str) -> dict[str, Any] | None:
-        agent = self._manager.get_agent(target)
+    def get_agent(self, context: RequestContext, *, target: str, action: str | None) -> dict[str, Any] | None:
+        agent = self._manager.get_agent(context, target, action)
         return None if agent is None else agent.to_dict()
 
     @_answered

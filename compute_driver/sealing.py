@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from agent_protocol.messages import MessageError, new_request_id
-from agent_protocol.outcomes import Refused, Unknown, Unsuccessful
+from agent_protocol.messages import MessageError, new_request_id, parse_request
+from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful
 from agent_protocol.sealed import (
+    SEALED,
     Receipt,
     SealedResult,
     encode_sealed_request,
     open_reply,
     parse_sealed_reply,
+    parse_sealed_value,
     seal_request,
     verify_receipt,
 )
@@ -23,8 +25,17 @@ from .driver import SealedAnswer
 GRACE = 60
 """Seconds that a request stays valid beyond the time that its sender waits: clocks are not exact."""
 
-TRY_AGAIN = ("unknown_key", "expired")
+ATTEMPTS = 3
+"""Times that a command is sealed anew, when the agent has another key by now or another idea of the time."""
+
+_TRY_AGAIN = ("unknown_key", "expired")
 """Codes of a receipt after which the same command can be sent again: nothing was done, and the receipt says how."""
+
+_MAX_OFFSET = 2**31 - 1
+"""Seconds between two clocks that can be remembered: what the database's column holds."""
+
+GUEST_RESTARTED = "guest_restarted"
+"""Code of what was under way when the guest's domain went. It can be sealed anew, for the next domain's agent."""
 
 
 class SealedFailure(Unsuccessful):
@@ -77,6 +88,28 @@ def read_receipt(identity: bytes, vm: str, request_id: str, value: str) -> Recei
     return verify_receipt(parse_sealed_reply(value.encode("utf-8", "surrogatepass")), identity, vm, request_id)
 
 
+def asks_for_another(receipt: Receipt) -> bool:
+    """Whether the agent did nothing because of a key or time that the receipt puts right: seal it once more."""
+    return receipt.outcome is Outcome.REFUSED and receipt.code in _TRY_AGAIN
+
+
 def after(agent: AgentInfo, receipt: Receipt) -> AgentInfo:
     """What is known of the agent once it has signed this: its next key, its clock."""
-    return replace(agent, key=receipt.next_key, clock_offset=receipt.now - int(time.time()))
+    return replace(agent, key=receipt.next_key, clock_offset=clock_offset(receipt.now))
+
+
+def clock_offset(untrusted_now: int) -> int:
+    """Seconds that a clock is ahead of ours, or behind if negative. A guest may say any time that a number can tell."""
+    return max(-_MAX_OFFSET, min(_MAX_OFFSET, untrusted_now - int(time.time())))
+
+
+def check_sealed(untrusted_value: str) -> None:
+    """Refused unless this is a request's node that holds or announces a box: nothing else goes by this way."""
+    try:
+        request = parse_request(untrusted_value.encode("utf-8", "surrogatepass"))
+        if request.name == SEALED:
+            parse_sealed_value(request.value)
+            return
+    except MessageError:
+        pass
+    raise Refused("not_sealed", "the request is not one that was sealed to an agent")

@@ -16,7 +16,7 @@ from agent_protocol.xenstore import XenStoreError
 
 from . import VERSION, system
 from .agent import Agent
-from .commands import COMMANDS, Context, features
+from .commands import COMMANDS, SEALED_COMMANDS, Context, features
 from .store import open_store, store_path
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         guest = system.choose(options.root)
         store = open_store(options.store)
         context = Context(guest, AgentExchange(), VERSION, features(COMMANDS))
-        agent = Agent(store, COMMANDS, context)
+        agent = Agent(store, COMMANDS, SEALED_COMMANDS, context)
         _stop_on_signals(agent)
         agent.run()
     except (Unsuccessful, XenStoreError) as error:

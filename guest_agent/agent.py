@@ -14,65 +14,77 @@ claim, the agent may have. The reply to a request that was withdrawn while the a
 since nobody waits for it.
 
 A claim and a request that stand together when the agent starts mean that an earlier run ended between steps 2
-and 5: the answer is `unknown`, and the request is not carried out again. No id is carried out twice in one run.
+and 5: the answer is `unknown`, and the request is not carried out again. No id is carried out twice in one run, as
+far as the last 10,000 of them go; a sealed request that is older than that was sealed to a key that is long forgotten.
 
 Every request gets one reply, whatever it holds. A reply that the store does not take (its quota is full of replies
 that the host has not removed) is kept, and tried again at the next event.
+
+Sealed requests (sealed.py) take the same course. Theirs and their replies may come in frames (transfer.py): those of
+the request are read in step 3, those of the reply are written in step 4 and removed by the host before step 5.
 """
 
 from __future__ import annotations
 
+import collections
 import logging
 import threading
 import time
-import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
 
+from agent_protocol.frames import FRAMES
 from agent_protocol.messages import (
     ADVERT,
     CLAIMS,
     REPLIES,
     REQUESTS,
     Advert,
-    Reply,
+    MessageError,
+    Request,
     encode_advert,
-    encode_reply,
     parse_request,
-    reply_to_error,
 )
-from agent_protocol.outcomes import Failed, Outcome, Unknown, Unsuccessful, Unsupported
+from agent_protocol.outcomes import Failed, Unknown, Unsuccessful
+from agent_protocol.sealed import SEALED, parse_sealed_reply
 from agent_protocol.wire import WireError
 from agent_protocol.xenstore import Client, StoreClosed, StoreError, XenStoreError
 
-from .commands import Command, Context
+from .answers import Answer, answer_in_the_clear, attempt, error_in_the_clear
+from .commands import Commands, Context, features
+from .identity import own_identity
+from .nodes import Events, Nodes, claim_path, frames_path, reply_path, request_path
+from .sealed import SealedRequests
+from .transfer import Stopped, Transfer, TransferEnded, Withdrawn
+
+MAX_REMEMBERED = 10_000
+"""Ids of requests that are known not to be carried out again; 2 MB."""
+
+_STOP = "stop"
+"""Token of the watch that wakes an agent in the middle of a transfer when it is to end."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Answer:
-    """A reply on its way. written: whether the store has it already."""
-
-    reply: Reply
-    written: bool = False
 
 
 class Agent:
     """One agent on one connection to the store.
 
-    commands: what it can do, by name. context: what the commands work with.
+    commands, sealed_commands: what it can do for requests in the clear and for sealed ones, by name.
+    context: what the commands work with; its vm and features are set by the agent.
     """
 
-    def __init__(self, store: Client, commands: Mapping[str, Command], context: Context) -> None:
+    def __init__(self, store: Client, commands: Commands, sealed_commands: Commands, context: Context) -> None:
         self._store = store
+        self._nodes = Nodes(store)
+        self._events = Events(store)
         self._commands = commands
+        self._sealed_commands = sealed_commands
         self._context = context
+        self._sealed: SealedRequests | None = None
+        self._advertised = ""  # the key that the advert names
         self._stopping = False
         self._turn = threading.Lock()  # held while a request is served, so that nothing ends in the middle of one
         self._interrupted: set[str] = set()
-        self._taken: set[str] = set()
-        self._answers: dict[str, _Answer] = {}
+        self._taken: collections.OrderedDict[str, None] = collections.OrderedDict()
+        self._answers: dict[str, Answer] = {}
         self._watching_replies = False
 
     def run(self) -> None:
@@ -80,54 +92,102 @@ class Agent:
         try:
             self._start()
             while True:
-                event = self._store.next_event(None)
-                if event is not None and event.token == ADVERT:
-                    self._publish(again=True)
-                elif not self._stopping:
+                token = self._events.next(None if self._sealed is None else self._sealed.seconds_until_rotation())
+                if token == FRAMES:
+                    continue  # the echo of a transfer that is over
+                if token == ADVERT:
+                    self._renew_advert(look=True)
+                elif token is not None and not self._stopping:
                     self._sweep()
+                self._renew_advert()
         except StoreClosed:
             if not self._stopping:
                 raise
 
     def stop(self) -> None:
-        """End run() as soon as the request in hand is answered, and take the advert away. For another thread."""
+        """End run() as soon as the request in hand is answered, and take the advert away. For another thread.
+
+        A request whose frames are still on their way is refused. A reply whose frames are is left to the next run.
+        """
         self._stopping = True
+        try:
+            self._store.watch(FRAMES, _STOP)  # which fires at once
+        except XenStoreError as error:
+            _log.warning("a transfer that is under way goes on: %s", error)
         with self._turn:
             try:
-                self._remove(ADVERT)
+                self._nodes.remove(ADVERT)
             except XenStoreError as error:
                 _log.warning("the advert stays: %s", error)
             self._store.close()
 
     def _start(self) -> None:
         # An error here ends the agent: without the claims it could carry something out twice.
-        claims = set(self._children(CLAIMS))
-        self._interrupted = claims & set(self._children(REQUESTS))
-        for request_id in claims - self._interrupted:
+        claims, requests = set(self._nodes.children(CLAIMS)), set(self._nodes.children(REQUESTS))
+        self._interrupted = claims & requests
+        for request_id in claims - requests:
             # An earlier run ended after it had answered, or while the host was withdrawing.
-            self._remove(_claim(request_id))
-        self._publish(again=False)
+            self._nodes.remove(claim_path(request_id))
+        for request_id in set(self._nodes.children(FRAMES)) - (requests - claims):
+            self._nodes.remove(frames_path(request_id))
+        self._become(self._nodes.vm())
+        self._renew_advert()
         # A live migration moves the guest to a new part of the store, where the advert is missing. The kernel
         # renews the watches there, and each tells itself once.
         self._store.watch(ADVERT, ADVERT)
         self._store.watch(REQUESTS, REQUESTS)
-        _log.info("version %s serves %d commands", self._context.version, len(self._commands))
+        _log.info("version %s serves %d commands", self._context.version, len(self._context.features))
 
-    def _publish(self, *, again: bool) -> None:
-        """Write the advert; `again`, only if it is gone."""
+    def _become(self, vm: str | None) -> None:
+        """Take on the identity of this VM, or of none."""
+        self._context.vm = vm or ""
+        self._advertised = ""
+        if vm is None:
+            _log.warning("the store does not tell which VM this is: only the old protocol is served")
+            self._context.features = features(self._commands)
+            self._sealed = None
+            return
+        self._context.features = features(self._commands, self._sealed_commands)
+        identity = own_identity(self._context.system.root, vm)
+        _log.info("VM %s, %r", vm, identity)
+        self._sealed = SealedRequests(identity, self._sealed_commands, self._context)
+
+    def _renew_advert(self, *, look: bool = False) -> None:
+        """Write the advert if it does not name the current key; `look`, also if it is gone."""
         with self._turn:
+            if self._stopping:
+                return
             try:
-                if self._stopping or (again and self._read(ADVERT) is not None):
-                    return
-                advert = Advert(self._context.version, self._context.system.boot_id(), self._context.features)
-                self._store.write(ADVERT, encode_advert(advert))
-            except StoreError as error:
+                if look and self._nodes.read(ADVERT) is None:
+                    # A guest that was copied while it ran wakes up as another VM.
+                    vm = self._nodes.vm()
+                    if (vm or "") != self._context.vm:
+                        self._become(vm)
+                    self._advertised = ""
+                self._write_advert()
+            except (StoreError, MessageError) as error:
+                # Each receipt names the next key, so conversations go on without it.
                 _log.warning("the advert cannot be written: %s", error)
+                self._watch_replies()
+
+    def _write_advert(self) -> None:
+        if self._sealed is not None:
+            self._sealed.rotate_if_old()
+        key_id = _OLD_FORM if self._sealed is None else self._sealed.key_id
+        if self._advertised == key_id:
+            return
+        if self._sealed is None:
+            context = self._context
+            value = encode_advert(Advert(context.version, context.system.boot_id(), context.features))
+        else:
+            value = self._sealed.advert()
+        self._nodes.write(ADVERT, value)
+        self._advertised = key_id
 
     def _sweep(self) -> None:
         """Look at everything once: what is to be delivered, what is asked for, what is to be cleared away."""
         try:
-            requests = self._children(REQUESTS)
+            requests = self._nodes.children(REQUESTS)
         except StoreError as error:
             _log.warning("the requests cannot be listed: %s", error)
             requests = []
@@ -147,68 +207,113 @@ class Agent:
             self._deliver(request_id)
         elif request_id in self._interrupted:
             self._interrupted.discard(request_id)
-            self._taken.add(request_id)
-            if self._read(_reply(request_id)) is None:
-                self._answer(request_id, Unknown("agent_restarted", _RESTARTED))
-            else:
+            self._remember(request_id)
+            if self._was_answered(request_id):
                 # The earlier run ended right after its answer, which stands.
-                self._remove(_request(request_id))
-                self._remove(_claim(request_id))
+                self._nodes.remove(request_path(request_id))
+                self._nodes.remove(claim_path(request_id))
+            else:
+                self._refuse(request_id, Unknown("agent_restarted", _RESTARTED))
         elif request_id in self._taken:
-            self._answer(request_id, Unknown("request_id_reused", _REUSED))
+            self._refuse(request_id, Unknown("request_id_reused", _REUSED))
         else:
             self._take(request_id)
 
+    def _remember(self, request_id: str) -> None:
+        self._taken[request_id] = None
+        if len(self._taken) > MAX_REMEMBERED:
+            self._taken.popitem(last=False)
+
+    def _was_answered(self, request_id: str) -> bool:
+        reply = self._nodes.read(reply_path(request_id))
+        if reply is None:
+            return False
+        try:
+            # A reply whose frames did not all get there is none.
+            return parse_sealed_reply(reply).frames is None
+        except MessageError:
+            return True
+
+    def _refuse(self, request_id: str, error: Unsuccessful) -> None:
+        """Answer a request that is not carried out, in the form in which it came, if that can be told."""
+        try:
+            untrusted = self._nodes.read(request_path(request_id)) or b""
+        except StoreError:
+            untrusted = b""
+        request = attempt(request_id, lambda: parse_request(untrusted))
+        if self._sealed is not None and not isinstance(request, Unsuccessful) and request.name == SEALED:
+            answer = self._sealed.error(request_id, error)
+            answer.framed = _announces_frames(request)
+            self._answer(request_id, answer)
+        else:
+            self._answer(request_id, error_in_the_clear(error))
+
     def _take(self, request_id: str) -> None:
         # When the claim cannot be written nothing may be done: the host could not tell that it was.
-        self._store.write(_claim(request_id), b"")
+        self._nodes.write(claim_path(request_id), b"")
         try:
-            untrusted = self._read(_request(request_id))
+            untrusted = self._nodes.read(request_path(request_id))
         except StoreError as error:
-            self._answer(request_id, Failed("unreadable_request", f"the agent cannot read the request: {error.code}"))
+            failed = Failed("unreadable_request", f"the agent cannot read the request: {error.code}")
+            self._answer(request_id, error_in_the_clear(failed))
             return
         if untrusted is None:
-            self._remove(_claim(request_id))
+            self._nodes.remove(claim_path(request_id))
             return
-        self._taken.add(request_id)
-        self._carry_out(request_id, untrusted)
-
-    def _carry_out(self, request_id: str, untrusted: bytes) -> None:
+        self._remember(request_id)
         started = time.monotonic()
-        name = "-"
-        result: Reply | Unsuccessful
         try:
-            request = parse_request(untrusted)
-            command = self._commands.get(request.name)
-            if command is None:
-                raise Unsupported("unknown_command", "this agent does not have that command")
-            name = command.name
-            result = Reply(command.returncode, command(self._context, request.value), Outcome.SUCCEEDED)
-        except Unsuccessful as error:
-            result = error
-        except BaseException as error:
-            # Really everything: a panic inside `cryptography`, for one, is no Exception. Signals raise nothing here.
-            _log.error("request %s %s: %s", request_id, name, _where(error))
-            result = Failed("internal_error", "the agent met an error of its own; its log tells where")
-        self._answer(request_id, result, name, time.monotonic() - started)
+            answer = self._carry_out(request_id, untrusted)
+        except Withdrawn:
+            _log.info("request %s - %.3f s withdrawn", request_id, time.monotonic() - started)
+            self._nodes.remove(claim_path(request_id))
+            return
+        self._answer(request_id, answer, time.monotonic() - started)
 
-    def _answer(self, request_id: str, result: Reply | Unsuccessful, name: str = "-", seconds: float = 0.0) -> None:
-        reply = result if isinstance(result, Reply) else reply_to_error(result)
-        _log.info("request %s %s %.3f s %s", request_id, name, seconds, f"{reply.outcome} {reply.code}".strip())
-        self._answers[request_id] = _Answer(reply)
+    def _carry_out(self, request_id: str, untrusted: bytes) -> Answer:
+        request = attempt(request_id, lambda: parse_request(untrusted))
+        if isinstance(request, Unsuccessful):
+            return error_in_the_clear(request)
+        if request.name == SEALED and self._sealed is not None:
+            answer = self._sealed.answer(request_id, request.value, self._transfer(request_id).receive)
+            answer.framed = _announces_frames(request)
+            return answer
+        return answer_in_the_clear(request_id, request, self._commands, self._context)
+
+    def _transfer(self, request_id: str) -> Transfer:
+        return Transfer(self._store, self._events, request_id, lambda: self._stopping)
+
+    def _answer(self, request_id: str, answer: Answer, seconds: float = 0.0) -> None:
+        outcome = f"{answer.outcome} {answer.code}".strip()
+        _log.info("request %s %s %.3f s %s", request_id, answer.name, seconds, outcome)
+        self._answers[request_id] = answer
         self._deliver(request_id)
 
     def _deliver(self, request_id: str) -> None:
         answer = self._answers[request_id]
         if not answer.written:
-            self._store.write(_reply(request_id), encode_reply(answer.reply))
+            self._nodes.write(reply_path(request_id), answer.message.node)
             answer.written = True
         # The daemons let a missing node be removed without a word, so it must be looked for.
-        if self._read(_request(request_id)) is None:
-            self._remove(_reply(request_id))
-        else:
-            self._remove(_request(request_id))
-        self._remove(_claim(request_id))
+        waited_for = self._nodes.read(request_path(request_id)) is not None
+        if waited_for and answer.message.frames:
+            try:
+                self._transfer(request_id).send(answer.message.frames)
+            except Stopped:
+                # The request and its claim stay: the next run tells that the answer was lost.
+                return
+            except TransferEnded as error:
+                _log.warning(
+                    "request %s: the host did not read all of the reply (%s)", request_id, type(error).__name__
+                )
+                waited_for = False
+        if not waited_for:
+            self._nodes.remove(reply_path(request_id))
+        if answer.framed:
+            # Those that the host wrote before it saw the answer; the reply's own are gone by now.
+            self._nodes.remove(frames_path(request_id))
+        self._nodes.remove(request_path(request_id))
+        self._nodes.remove(claim_path(request_id))
         del self._answers[request_id]
 
     def _watch_replies(self) -> None:
@@ -221,50 +326,14 @@ class Agent:
         except StoreError as error:
             _log.warning("%s cannot be watched: %s", REPLIES, error)
 
-    # The store, with a missing node as an ordinary answer.
 
-    def _children(self, path: str) -> list[str]:
-        try:
-            return self._store.directory(path)
-        except StoreError as error:
-            if error.code != "ENOENT":
-                raise
-            return []
+def _announces_frames(request: Request) -> bool:
+    # Whether it is well-formed does not matter here: what may stand there is to be removed.
+    return '"frames"' in request.value
 
-    def _read(self, path: str) -> bytes | None:
-        try:
-            return self._store.read(path)
-        except StoreError as error:
-            if error.code != "ENOENT":
-                raise
-            return None
 
-    def _remove(self, path: str) -> None:
-        try:
-            self._store.remove(path)
-        except StoreError as error:
-            if error.code != "ENOENT":
-                raise
-
+_OLD_FORM = "-"
+"""Stands for the key in an advert that names none."""
 
 _RESTARTED = "the agent ended while it worked on this request; it may or may not have been carried out"
 _REUSED = "a request with this id was taken before; it is not carried out again"
-
-
-def _request(request_id: str) -> str:
-    return f"{REQUESTS}/{request_id}"
-
-
-def _reply(request_id: str) -> str:
-    return f"{REPLIES}/{request_id}"
-
-
-def _claim(request_id: str) -> str:
-    return f"{CLAIMS}/{request_id}"
-
-
-def _where(error: BaseException) -> str:
-    """The error's type and the lines it passed through; not its text, which can hold what must not be logged."""
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames)]
-    return " < ".join([type(error).__name__, *places])

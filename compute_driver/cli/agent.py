@@ -24,7 +24,7 @@ class Show(Question, ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
-        agent = self.app.client.ask(self.app.new_context(), "get_agent", target=parsed_args.server)
+        agent = self.app.client.ask(self.app.new_context(), "get_agent", target=parsed_args.server, action=None)
         if agent is None:
             raise Refused("agent_unknown", "the instance's agent was never met")
         return list(_SHOWN), [agent[name] for name in _SHOWN]

@@ -12,7 +12,7 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Refused, Unsuccessful
+from agent_protocol.outcomes import Refused, Unsuccessful, unsuccessful
 
 from .. import passwords
 from ..context import RequestContext
@@ -95,9 +95,13 @@ class Create(Order):
                 caller.add_ssh_keys(instance["uuid"], keys)
             for file in files:
                 caller.put_file(instance["uuid"], file)
-        except Unsuccessful:
+        except Unsuccessful as error:
             # A guest that is not what was asked for is no use; the error tells why there is none.
-            self.call(context, "terminate_instance", target=instance["uuid"])
+            try:
+                self.call(context, "terminate_instance", target=instance["uuid"])
+            except Unsuccessful as left:
+                said = f"{error.message}; instance {instance['uuid']} could not be removed: {left.message}"
+                raise unsuccessful(error.outcome, error.code, said) from None
             raise
         return {"uuid": instance["uuid"], "name": instance["display_name"], "vm_state": instance["vm_state"], **shown}
 

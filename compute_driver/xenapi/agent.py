@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Unreachable, Unsupported
+from agent_protocol.outcomes import Outcome, Unknown, Unreachable, Unsupported
 
 from ..agents import LEGACY, AgentInfo, AgentMemory
 from ..driver import InjectedFile
+from ..sealing import GUEST_RESTARTED
 from . import legacy_agent
 from .conversation import Conversation, converse
 from .plugin import Plugin
@@ -78,10 +80,15 @@ class GuestAgents:
         return agent
 
     def deliver(self, vm: VM, request_id: str, value: str, box: str) -> Delivered:
-        """Carry a request that somebody else sealed; it cannot be sealed anew, so a restart ends it."""
-        return converse(
-            self._plugin, vm, self._timeout, lambda talk: self._sealed.deliver(talk, request_id, value, box)
-        )
+        """Carry a request that somebody else sealed. Unknown with `guest_restarted` when it has to be sealed anew."""
+
+        def conversation(talk: Conversation) -> Delivered:
+            delivered = self._sealed.deliver(talk, request_id, value, box)
+            if talk.order_delivered and delivered.receipt.outcome is not Outcome.SUCCEEDED:
+                raise Unknown(GUEST_RESTARTED, "the guest restarted while it carried out the request")
+            return delivered
+
+        return converse(self._plugin, vm, self._timeout, conversation)
 
     def _either(self, vm: VM, name: str, value: str, legacy: Callable[[Conversation], None]) -> None:
         def conversation(talk: Conversation) -> None:
@@ -93,19 +100,18 @@ class GuestAgents:
         converse(self._plugin, vm, self._timeout, conversation)
 
     def _speaks_sealed(self, talk: Conversation) -> bool:
-        """Whether to seal. Once an agent was pinned nobody can make us speak the old protocol with its guest."""
-        if self._policy == "legacy":
-            return False
+        """Whether to seal. Once an agent was pinned no guest can make us speak the old protocol with it."""
         known = self._memory.recall(talk.vm.instance)
-        if known is not None and known.identity is not None:
-            return True
-        if self._policy == "sealed":
-            self._met(talk)
-            return True
-        if self._sealed.meet(talk.vm, timeout=0.0) is not None:
-            return True
-        if known is None:
-            self._memory.remember(talk.vm.instance, AgentInfo("", (), LEGACY))
+        if self._policy != "legacy":
+            if known is not None and known.identity is not None:
+                return True
+            if self._policy == "sealed":
+                self._met(talk)
+                return True
+            if self._sealed.meet(talk.vm, timeout=0.0) is not None:
+                return True
+        if known is None or known.protocol != LEGACY:
+            self._memory.remember(talk.vm.instance, replace(known or AgentInfo("", (), LEGACY), protocol=LEGACY))
         return False
 
     def _met(self, talk: Conversation) -> AgentInfo:

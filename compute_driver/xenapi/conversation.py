@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 
 from agent_protocol.outcomes import Outcome, Unknown, Unreachable, Unsuccessful
 
+from ..sealing import GUEST_RESTARTED
 from .plugin import Answer, GuestRestarted, Plugin
 from .vms import VM
 
@@ -63,7 +64,7 @@ def converse(plugin: Plugin, vm: VM, timeout: float, conversation: Callable[[Con
             return conversation(talk)
         except GuestRestarted:
             if talk.remaining() == 0:
-                _give_up(talk, Unreachable("guest_restarted", "the guest restarted and did not come back in time"))
+                _give_up(talk, Unreachable(GUEST_RESTARTED, "the guest restarted and did not come back in time"))
         except Unsuccessful as error:
             _give_up(talk, error)
 
@@ -71,5 +72,5 @@ def converse(plugin: Plugin, vm: VM, timeout: float, conversation: Callable[[Con
 def _give_up(talk: Conversation, error: Unsuccessful) -> NoReturn:
     """Raise what the operation ends with: `error`, unless an earlier attempt may have succeeded."""
     if talk.order_delivered and error.outcome is not Outcome.UNKNOWN:
-        raise Unknown("guest_restarted", f"the guest restarted while it carried out the request; then: {error.message}")
+        raise Unknown(GUEST_RESTARTED, f"the guest restarted while it carried out the request; then: {error.message}")
     raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -48,11 +49,12 @@ class Plugin:
         """
         request: dict[str, Any] = {"vm": vm.uuid, "id": request_id, "value": value}
         pieces = frames.split(box) if box else []
+        deadline = time.monotonic() + timeout
         for first in range(0, len(pieces), _SLICE) or (0,):
             last = first + _SLICE >= len(pieces)
             if pieces:
                 request["frames"] = {"first": first, "values": pieces[first : first + _SLICE], "last": last}
-            result = self._deliver(vm, request, timeout)
+            result = self._deliver(vm, request, max(0.0, deadline - time.monotonic()))
             if result.get("delivery") == "answered":
                 return Answer(str(result.get("value", "")), str(result.get("box", "")))
             if result.get("delivery") != "continue" or last:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 from agent_protocol.adverts import NotSealed, SealedAdvert, verify_advert
 from agent_protocol.identity import fingerprint
 from agent_protocol.messages import MessageError
-from agent_protocol.outcomes import Failed, Outcome, Refused, Unknown, Unreachable
+from agent_protocol.outcomes import Outcome, Refused, Unknown, Unreachable, Unsuccessful
 from agent_protocol.sealed import Receipt, SealedResult
 
 from ..agents import SEALED, AgentInfo, AgentMemory
-from ..sealing import TRY_AGAIN, SealedRequest, after, read_receipt
+from ..sealing import ATTEMPTS, SealedRequest, after, asks_for_another, clock_offset, read_receipt
 from .conversation import Conversation, unreachable
 from .plugin import Answer, Plugin
 from .vms import VM
-
-_ATTEMPTS = 3
-"""Times that a command is sealed anew, when the agent has another key by now or another idea of the time."""
 
 
 class IdentityChanged(Refused):
@@ -59,7 +55,7 @@ class SealedAgents:
         if known is not None and known.identity not in (None, advert.identity) and not trust:
             raise IdentityChanged(known.identity or b"", advert.identity)
         # The advert may be as old as the key in it; that the agent's clock is ahead by at least this is certain.
-        ahead = max(0, advert.issued - int(time.time()))
+        ahead = max(0, clock_offset(advert.issued))
         agent = AgentInfo(advert.version, advert.features, SEALED, advert.identity, advert.key, ahead, vm.uuid)
         self._memory.remember(vm.instance, agent)
         return agent
@@ -83,17 +79,18 @@ class SealedAgents:
         agent = self._pinned(talk.vm)
         if agent.key is None:
             agent = self._met(talk)
-        for _ in range(_ATTEMPTS):
+        attempts = 0
+        while True:
+            attempts += 1
             request = SealedRequest.seal(agent, talk.vm.uuid, name, value, timeout=talk.remaining())
             answer = talk.order(request.request_id, request.value, request.box)
             receipt = self._receipt(talk.vm, agent, request.request_id, answer)
-            if receipt.outcome is Outcome.REFUSED and receipt.code in TRY_AGAIN:
+            if attempts < ATTEMPTS and asks_for_another(receipt):
                 agent = after(agent, receipt)
                 continue
             result = request.open(receipt, answer.value, answer.box)
             result.raise_unless_successful()
             return result
-        raise Failed("unknown_key", "the agent refused every key that it had offered itself")
 
     def deliver(self, talk: Conversation, request_id: str, value: str, box: str) -> Delivered:
         """Carry a request that somebody else sealed. Raises only when it has no believable answer."""
@@ -126,7 +123,11 @@ class SealedAgents:
 
     def _look_for_another(self, vm: VM, pinned: bytes, request_id: str, answer: Answer) -> None:
         """IdentityChanged when another agent signed that it could not open the request: then nothing was done."""
-        advert = self._advert(vm, 0.0)
+        try:
+            advert = self._advert(vm, 0.0)
+        except Unsuccessful:
+            # The question's end is not the order's, of which nobody knows how it went.
+            return
         if advert is None or advert.identity == pinned:
             return
         try:

@@ -1,8 +1,21 @@
-"""What a host can ask for: one module for each group of commands, and the table they make together."""
+"""What a host can ask for: one module for each group of commands, and the tables they make together."""
 
 from __future__ import annotations
 
-from . import about, files, password, ssh_keys
-from .table import COMMANDS, Command, Context, features
+from . import about, files, generate, password, ssh_keys
+from .table import COMMANDS, SEALED_COMMANDS, Command, Commands, Context, Result, features
 
-__all__ = ["COMMANDS", "Command", "Context", "about", "features", "files", "password", "ssh_keys"]
+__all__ = [
+    "COMMANDS",
+    "SEALED_COMMANDS",
+    "Command",
+    "Commands",
+    "Context",
+    "Result",
+    "about",
+    "features",
+    "files",
+    "generate",
+    "password",
+    "ssh_keys",
+]

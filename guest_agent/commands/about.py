@@ -1,20 +1,45 @@
-"""What the agent tells about itself."""
+"""What the agent tells about itself and its guest."""
 
 from __future__ import annotations
 
+import time
+
 from .arguments import ignored
-from .table import Context, command
+from .table import BOTH, SEALED, Context, Result, command
 
 
-@command("version", parse=ignored)
-def version(context: Context, arguments: None) -> str:
+@command("version", tables=BOTH, parse=ignored)
+def version(context: Context, arguments: None) -> Result:
     """The agent's version. Old hosts ask with a value for the parts that Windows agents have; it is not looked at."""
     del arguments
-    return context.version
+    return Result(context.version, {"version": context.version})
 
 
-@command("features", parse=ignored)
-def features(context: Context, arguments: None) -> str:
+@command("features", tables=BOTH, parse=ignored)
+def features(context: Context, arguments: None) -> Result:
     """The names of all commands, with commas between them."""
     del arguments
-    return ",".join(context.features)
+    return Result(",".join(context.features), {"features": list(context.features)})
+
+
+@command("ping", tables=SEALED, parse=ignored)
+def ping(context: Context, arguments: None) -> Result:
+    """The guest's clock: its answer is the proof that the agent lives, and is the one that the host knows."""
+    del context, arguments
+    return Result("", {"time": int(time.time())})
+
+
+@command("info", tables=SEALED, parse=ignored)
+def info(context: Context, arguments: None) -> Result:
+    """What guest this is. What the system cannot tell is left out."""
+    del arguments
+    told: dict[str, object] = {
+        "version": context.version,
+        "vm": context.vm,
+        "boot_id": context.system.boot_id(),
+        "os": context.system.release(),
+        "kernel": context.system.kernel(),
+        "hostname": context.system.hostname(),
+        "addresses": context.system.addresses(),
+    }
+    return Result("", {name: value for name, value in told.items() if value})

@@ -53,6 +53,14 @@ def optional_text(members: Mapping[str, Any], name: str) -> str | None:
     return None if members.get(name) is None else text(members, name)
 
 
+def flag(members: Mapping[str, Any], name: str) -> bool:
+    """The member `name`, true or false; false when it is missing."""
+    untrusted = members.get(name, False)
+    if not isinstance(untrusted, bool):
+        raise bad(f"{name} must be true or false")
+    return untrusted
+
+
 def text_list(members: Mapping[str, Any], name: str, limit: int) -> tuple[str, ...]:
     """The member `name`, a list of at most `limit` strings; empty when it is missing."""
     untrusted = members.get(name, [])

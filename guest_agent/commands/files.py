@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 
 from agent_protocol.outcomes import Refused
 
-from ..system.base import check_account_name
+from ..system.accounts import check_account_name
 from ..system.files import write_file
 from ..system.paths import MAX_PATH, GuestPath
 from .arguments import MAX_FILE, bad, from_base64, json_object, optional_text, text
-from .table import Context, command
+from .table import BOTH, CLEAR, Context, Result, command
+
+MAX_FILE_VALUE = 2 * MAX_FILE
+"""Characters of file_put's value: MAX_FILE in base64 takes two thirds of it, path and all else much less than the rest.
+"""
 
 _MODE = re.compile(r"[0-7]{3,4}\Z", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z", re.ASCII)
@@ -82,12 +86,12 @@ def _decoded(untrusted_path: bytes) -> GuestPath:
         raise Refused("bad_path", "the path is not UTF-8") from None
 
 
-@command("file_put", parse=_parse_file_put, secret=True)
-@command("injectfile", parse=_parse_injectfile, secret=True)
-@command("file_inject", parse=_parse_file_inject, secret=True)
-def file_put(context: Context, file: File) -> str:
+@command("file_put", tables=BOTH, parse=_parse_file_put, max_value=MAX_FILE_VALUE, secret=True)
+@command("injectfile", tables=CLEAR, parse=_parse_injectfile, secret=True)
+@command("file_inject", tables=CLEAR, parse=_parse_file_inject, secret=True)
+def file_put(context: Context, file: File) -> Result:
     """Write the file, whole or not at all."""
     system = context.system
     owner = None if file.owner is None else system.find_owner(*file.owner)
     write_file(system.root, file.path, file.content, mode=file.mode, owner=owner)
-    return ""
+    return Result()

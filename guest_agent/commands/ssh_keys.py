@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..system.authorized_keys import AuthorizedKey, change_keys
-from ..system.base import check_account_name
+from ..system.accounts import check_account_name
+from ..system.authorized_keys import MAX_KEY_LINE, AuthorizedKey, change_keys
 from .arguments import bad, json_object, optional_text, text_list
-from .table import Context, command
+from .table import BOTH, Context, Result, command
 
 MAX_KEYS = 64
 """Keys in one request, for adding and for removing each: more than any person or cloud has for one account."""
@@ -37,10 +37,10 @@ def _parse(untrusted_value: str) -> KeyChange:
     return change
 
 
-@command("ssh_keys", parse=_parse)
-def ssh_keys(context: Context, change: KeyChange) -> str:
+@command("ssh_keys", tables=BOTH, parse=_parse, max_value=MAX_KEYS * MAX_KEY_LINE)
+def ssh_keys(context: Context, change: KeyChange) -> Result:
     """Add and remove keys; tells how many of them were not there, or were there, before."""
     system = context.system
     user = system.find_user(system.administrator if change.user is None else change.user)
     added, removed = change_keys(system.root, user, change.add, change.remove)
-    return f"{added} added, {removed} removed"
+    return Result(f"{added} added, {removed} removed", {"added": added, "removed": removed})

@@ -1,14 +1,18 @@
-"""The table of commands: each stands in it with its name, its argument's parser and limit, and what it may show.
+"""The tables of commands: each stands there with its name, its argument's parser and limit, and what it may show.
 
-A command is a function decorated with `command`. It takes the context and its parsed arguments, returns the
-reply's message, and raises an error of agent_protocol.outcomes when it cannot do its work. Nothing past the parser
-sees what the host wrote.
+There are two of them: what a host may ask in the clear, which is what existing hosts ask, and what it may ask sealed.
+A name can stand in both, for the same function or for different ones: `password` in the clear takes what keyinit
+agreed on a key for, and the sealed one a password or its hash.
+
+A command is a function decorated with `command`. It takes the context and its parsed arguments, returns a Result, and
+raises an error of agent_protocol.outcomes when it cannot do its work. Nothing past the parser sees what the host
+wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Callable, TypeVar
 
 from agent_protocol.legacy import AgentExchange
@@ -19,35 +23,60 @@ from ..system.base import System
 
 Arguments = TypeVar("Arguments")
 
+Commands = Mapping[str, "Command"]
+
 COMMANDS: dict[str, Command] = {}
-"""Every command by its name. The modules of this package fill it while they are imported."""
+"""What may be asked in the clear, by name. The modules of this package fill both tables while they are imported."""
+
+SEALED_COMMANDS: dict[str, Command] = {}
+"""What may be asked sealed, by name."""
+
+CLEAR = (COMMANDS,)
+SEALED = (SEALED_COMMANDS,)
+BOTH = (COMMANDS, SEALED_COMMANDS)
 
 
 @dataclass
 class Context:
-    """What commands work with. version, features: the agent's own, for telling."""
+    """What commands work with.
+
+    version, features: the agent's own, for telling. vm: the uuid of the VM that this is, empty where it isn't known.
+    """
 
     system: System
     exchange: AgentExchange
     version: str
     features: tuple[str, ...]
+    vm: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command that succeeded gives back.
+
+    message: one text, all that a request in the clear is answered with; never a secret. data: what JSON can hold,
+    for requests that came sealed.
+    """
+
+    message: str = ""
+    data: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class Command:
-    """One row of the table.
+    """One row of a table.
 
     run: parses the host's value and does the work. returncode: the old protocol's word for its success.
     max_value: characters that its value may have. secret: whether its value must not be shown to anybody.
     """
 
     name: str
-    run: Callable[[Context, str], str]
-    returncode: str
-    max_value: int
-    secret: bool
+    run: Callable[[Context, str], Result]
+    returncode: str = "0"
+    max_value: int = MAX_PAYLOAD
+    secret: bool = False
 
-    def __call__(self, context: Context, untrusted_value: str) -> str:
+    def __call__(self, context: Context, untrusted_value: str) -> Result:
         """Check the limit and run. Refused (`bad_arguments`) when the value is too long."""
         if len(untrusted_value) > self.max_value:
             raise Refused(
@@ -60,27 +89,29 @@ class Command:
 def command(
     name: str,
     *,
+    tables: Collection[dict[str, Command]],
     parse: Callable[[str], Arguments],
     max_value: int = MAX_PAYLOAD,
     secret: bool = False,
     returncode: str = "0",
-) -> Callable[[Callable[[Context, Arguments], str]], Callable[[Context, Arguments], str]]:
-    """Put the decorated function into the table, under `name`.
+) -> Callable[[Callable[[Context, Arguments], Result]], Callable[[Context, Arguments], Result]]:
+    """Put the decorated function under `name` into the tables CLEAR, SEALED or BOTH.
 
     parse: makes arguments of the untrusted value, or raises Refused.
-    max_value: characters; no XenStore packet brings more than the default.
+    max_value: characters; the default is what one XenStore packet brings, and only sealed values can be longer.
     """
 
-    def enter(function: Callable[[Context, Arguments], str]) -> Callable[[Context, Arguments], str]:
-        def run(context: Context, untrusted_value: str) -> str:
+    def enter(function: Callable[[Context, Arguments], Result]) -> Callable[[Context, Arguments], Result]:
+        def run(context: Context, untrusted_value: str) -> Result:
             return function(context, parse(untrusted_value))
 
-        COMMANDS[name] = Command(name, run, returncode, max_value, secret)
+        for table in tables:
+            table[name] = Command(name, run, returncode, max_value, secret)
         return function
 
     return enter
 
 
-def features(commands: Mapping[str, Command]) -> tuple[str, ...]:
-    """The names that an agent with these commands announces, in order."""
-    return tuple(sorted(commands))
+def features(*tables: Commands) -> tuple[str, ...]:
+    """The names that an agent with these tables announces, in one list and in order."""
+    return tuple(sorted({name for table in tables for name in table}))

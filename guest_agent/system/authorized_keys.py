@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from agent_protocol.messages import has_control_characters
 from agent_protocol.outcomes import Refused
 
-from .base import Owner, User
+from .accounts import Owner, User
 from .files import read, replace
 from .paths import GuestPath, enter, failures, open_directory
 

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 
-from agent_protocol.messages import Password, has_control_characters
+from agent_protocol.messages import Password
 from agent_protocol.outcomes import Refused
 
-MAX_USER_NAME = 256
-"""Bytes in the name of a user or a group: Linux's LOGIN_NAME_MAX."""
+from .accounts import Owner, PasswordHash, User
+from .files import read_file
+from .paths import GuestPath
 
+_OS_RELEASE = (GuestPath("/etc/os-release"), GuestPath("/usr/lib/os-release"))
+"""os-release(5): the first is what counts, but mostly a link to the second, and links are not read."""
 
-@dataclass(frozen=True)
-class Owner:
-    """Who a file belongs to, in the kernel's numbers."""
+_OS_RELEASE_LINE = re.compile(
+    r"^(ID|VERSION_ID|PRETTY_NAME)=(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"']*))[ \t]*$", re.MULTILINE
+)
 
-    uid: int
-    gid: int
-
-
-@dataclass(frozen=True)
-class User:
-    """An account of the guest. home: its home directory, absolute, as the guest itself sees it."""
-
-    name: str
-    owner: Owner
-    home: str
-
-
-def check_account_name(untrusted_name: str) -> str:
-    """The name itself, when a user or a group can have it. Refused (`bad_user_name`) otherwise.
-
-    A colon or a line break would end it early in chpasswd's input and in the files of /etc.
-    """
-    try:
-        size = len(untrusted_name.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise Refused("bad_user_name", "the name is not text that UTF-8 can hold") from None
-    if not 1 <= size <= MAX_USER_NAME:
-        raise Refused("bad_user_name", f"a user or group name has 1 to {MAX_USER_NAME} bytes of UTF-8, this one {size}")
-    if ":" in untrusted_name or has_control_characters(untrusted_name):
-        raise Refused("bad_user_name", "a user or group name cannot contain a colon or control characters")
-    return untrusted_name
+_LOGIN_DEFS = GuestPath("/etc/login.defs")
+_MINIMUM = re.compile(rb"^[ \t]*PASS_MIN_LEN[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
 
 
 class System(abc.ABC):
@@ -59,11 +38,41 @@ class System(abc.ABC):
         """A text that changes with each boot of the guest."""
 
     @abc.abstractmethod
-    def set_password(self, user: str, password: Password) -> None:
-        """Give the account this password, by the system's own means.
+    def set_password(self, user: str, password: Password | PasswordHash, *, expire: bool = False) -> None:
+        """Give the account this password, by the system's own means; an account that was locked is opened by it.
 
-        Refused with `no_such_user`, or with `password_policy` and the system's own words.
+        expire: whether it must be changed at the next login. Refused with `no_such_user`, or with `password_policy`
+        and the system's own words; no policy can be asked about a hash.
         """
+
+    def minimum_password_length(self) -> int:
+        """Characters that a password must have, as far as the system says so: PASS_MIN_LEN of /etc/login.defs."""
+        rule = _MINIMUM.search(read_file(self.root, _LOGIN_DEFS) or b"")
+        return int(rule.group(1)) if rule else 0
+
+    def release(self) -> Mapping[str, str]:
+        """ID, VERSION_ID and PRETTY_NAME of os-release(5), those that are there."""
+        for path in _OS_RELEASE:
+            try:
+                content = read_file(self.root, path)
+            except Refused:
+                continue
+            if content is not None:
+                lines = _OS_RELEASE_LINE.finditer(content.decode("utf-8", "replace"))
+                return {line[1]: line[2] or line[3] or line[4] or "" for line in lines}
+        return {}
+
+    @abc.abstractmethod
+    def hostname(self) -> str:
+        """What the system calls itself."""
+
+    @abc.abstractmethod
+    def kernel(self) -> str:
+        """The running kernel's release; empty when nothing runs."""
+
+    @abc.abstractmethod
+    def addresses(self) -> Sequence[Mapping[str, str]]:
+        """The `address` of each `interface`, but the loopback ones and IPv6's link-local ones."""
 
     @abc.abstractmethod
     def find_user(self, name: str) -> User:
@@ -77,13 +86,3 @@ class System(abc.ABC):
         """The owner named by a user and a group; without a group, the user's own. Refused as above."""
         owner = self.find_user(user).owner
         return owner if group is None else Owner(owner.uid, self.find_group(group))
-
-
-def no_such_user(name: str) -> Refused:
-    """The error for an account that the guest does not have."""
-    return Refused("no_such_user", f"this guest has no user {name!r}")
-
-
-def no_such_group(name: str) -> Refused:
-    """The error for a group that the guest does not have."""
-    return Refused("no_such_group", f"this guest has no group {name!r}")

@@ -10,18 +10,20 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Failed, Refused, Unsupported
 
-from .base import Owner, System, User, no_such_group, no_such_user
+from .accounts import Owner, PasswordHash, User, no_such_group, no_such_user
+from .base import System
 from .files import read_file, write_file
 from .paths import GuestPath
 
 _PASSWD = GuestPath("/etc/passwd")
 _GROUP = GuestPath("/etc/group")
 _SHADOW = GuestPath("/etc/shadow")
-_LOGIN_DEFS = GuestPath("/etc/login.defs")
+_HOSTNAME = GuestPath("/etc/hostname")
 
 _HASH_ROUNDS = 5000
 """What sha512-crypt uses when nothing is said, so every libc's crypt() reads the result."""
@@ -57,15 +59,30 @@ class DirectorySystem(System):
             raise no_such_group(name)
         return _owner(0, _number(fields[2])).gid
 
-    def set_password(self, user: str, password: Password) -> None:
+    def hostname(self) -> str:
+        """From etc/hostname."""
+        return (read_file(self.root, _HOSTNAME) or b"").decode("utf-8", "replace").strip()
+
+    def kernel(self) -> str:
+        """None runs."""
+        return ""
+
+    def addresses(self) -> Sequence[Mapping[str, str]]:
+        """It has none."""
+        return []
+
+    def set_password(self, user: str, password: Password | PasswordHash, *, expire: bool = False) -> None:
         """Replace hash and date of last change in etc/shadow; every other byte stays, and so do mode and owner.
 
-        A locked account (`!`, `*`) is opened by it. Unsupported (`no_hash_library`) without libpass; Refused
-        (`no_shadow_file`) when the directory has no etc/shadow.
+        The date 0 is how shadow(5) says that the password must be changed. Unsupported (`no_hash_library`) without
+        libpass; Refused (`no_shadow_file`) when the directory has no etc/shadow.
         """
         self.find_user(user)
-        self._check_policy(password)
-        hashed = _hash(password)
+        if isinstance(password, PasswordHash):
+            hashed = password.value.encode("ascii")
+        else:
+            self._check_policy(password)
+            hashed = _hash(password)
         shadow = read_file(self.root, _SHADOW)
         if shadow is None:
             raise Refused("no_shadow_file", "this guest has no /etc/shadow")
@@ -75,17 +92,16 @@ class DirectorySystem(System):
             if fields[0] != user.encode() or len(fields) < 3:
                 continue
             fields[1] = hashed
-            fields[2] = b"%d" % (time.time() // _SECONDS_PER_DAY)
+            fields[2] = b"%d" % (0 if expire else time.time() // _SECONDS_PER_DAY)
             lines[number] = b":".join(fields)
             write_file(self.root, _SHADOW, b"\n".join(lines))
             return
         raise no_such_user(user)
 
     def _check_policy(self, password: Password) -> None:
-        definitions = read_file(self.root, _LOGIN_DEFS) or b""
-        rule = re.search(rb"^[ \t]*PASS_MIN_LEN[ \t]+([0-9]{1,9})[ \t]*$", definitions, re.MULTILINE)
-        if rule and len(password.value) < int(rule.group(1)):
-            raise Refused("password_policy", f"PASS_MIN_LEN of /etc/login.defs wants {int(rule.group(1))} characters")
+        minimum = self.minimum_password_length()
+        if len(password.value) < minimum:
+            raise Refused("password_policy", f"PASS_MIN_LEN of /etc/login.defs wants {minimum} characters")
 
     def _entry(self, path: GuestPath, name: str, size: int) -> list[bytes] | None:
         for line in (read_file(self.root, path) or b"").split(b"\n"):

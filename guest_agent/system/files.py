@@ -12,7 +12,7 @@ import stat
 
 from agent_protocol.outcomes import Refused
 
-from .base import Owner
+from .accounts import Owner
 from .paths import GuestPath, failures, look_at, open_parent
 
 NEW_FILE_MODE = 0o600

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Failed, Refused
+from agent_protocol.outcomes import Failed, Refused, Unsupported
 
 from .. import process
-from .base import Owner, System, User, no_such_group, no_such_user
+from .accounts import Owner, PasswordHash, User, no_such_group, no_such_user
+from .addresses import interface_addresses
+from .base import System
 
 CHPASSWD_SECONDS = 30.0
 """How long chpasswd may take. Hashing takes 25 ms; what can take longer is a module of PAM that asks a network."""
@@ -41,29 +46,59 @@ class LinuxSystem(System):
         except KeyError:
             raise no_such_group(name) from None
 
-    def set_password(self, user: str, password: Password) -> None:
-        """Through chpasswd, which goes through PAM where the distribution has it do so.
+    def hostname(self) -> str:
+        """The kernel's own."""
+        return socket.gethostname()
+
+    def kernel(self) -> str:
+        """As uname -r."""
+        return os.uname().release
+
+    def addresses(self) -> Sequence[Mapping[str, str]]:
+        """Of all interfaces of the agent's network namespace."""
+        return interface_addresses()
+
+    def set_password(self, user: str, password: Password | PasswordHash, *, expire: bool = False) -> None:
+        """Through chpasswd, which goes through PAM where the distribution has it do so, but not for a hash.
 
         PAM's modules state a broken rule in a line of their own; chpasswd then adds lines that start with its
         name, and the general text of PAM's error behind one that ends in `error:`. A modules' line makes it a
-        refusal, anything else (a locked or read-only /etc) a failure.
+        refusal, anything else (a locked or read-only /etc) a failure. Failed (`expire_failed`) when the password was
+        set and could not be made to expire.
         """
         self.find_user(user)
         ended = process.run(
-            ["chpasswd"],
+            ["chpasswd", *(["-e"] if isinstance(password, PasswordHash) else [])],
             stdin=f"{user}:{password.value}\n".encode(),
             timeout=CHPASSWD_SECONDS,
             secrets=[password.value],
             allowed_exit_codes=range(256),
         )
-        if ended.exit_code == 0:
-            return
-        lines = [line.strip() for line in ended.output.splitlines() if line.strip()]
-        rules = [
-            line
-            for before, line in zip(["", *lines], lines)
-            if not line.startswith("chpasswd:") and not before.endswith("error:")
-        ]
-        if rules:
-            raise Refused("password_policy", " ".join(rules))
-        raise Failed("chpasswd_failed", f"chpasswd ended with {ended.exit_code}: " + " ".join(lines))
+        if ended.exit_code != 0:
+            raise _chpasswd_error(ended)
+        if expire:
+            _expire(user)
+
+
+def _chpasswd_error(ended: process.Completed) -> Refused | Failed:
+    lines = [line.strip() for line in ended.output.splitlines() if line.strip()]
+    rules = [
+        line
+        for before, line in zip(["", *lines], lines)
+        if not line.startswith("chpasswd:") and not before.endswith("error:")
+    ]
+    if rules:
+        return Refused("password_policy", " ".join(rules))
+    return Failed("chpasswd_failed", f"chpasswd ended with {ended.exit_code}: " + " ".join(lines))
+
+
+def _expire(user: str) -> None:
+    # After chpasswd, which sets the date of the last change to today.
+    try:
+        try:
+            process.run(["chage", "-d", "0", "--", user], timeout=CHPASSWD_SECONDS)
+        except Unsupported:
+            # Systems without shadow's chage may still have a passwd that can do it.
+            process.run(["passwd", "-e", "--", user], timeout=CHPASSWD_SECONDS)
+    except (Unsupported, Failed) as error:
+        raise Failed("expire_failed", f"the password is set, but does not expire: {error.message}") from None

@@ -22,6 +22,8 @@ PASSWORD = Password("a Secret-pass 1")
 FILE = InjectedFile("/etc/motd", b"secret content")
 SECRET = "hunter2-in-a-text"
 DEADLINE = 10.0
+KEYS = ("ssh-ed25519 AAAA",)
+SEALED_VALUE = '{"name":"sealed","value":"{\\"v\\":2,\\"key_id\\":\\"0123456789abcdef\\",\\"box\\":\\"AAAA\\"}"}'
 
 
 @dataclass
@@ -48,6 +50,9 @@ class Bench:
         wanted: dict[str, Any] = {"display_name": "web", "memory_mb": 64, "vcpus": 1, "root_gb": 1}
         return self.manager.build_and_run_instance(CONTEXT, admin_password=PASSWORD, **{**wanted, **changes})
 
+    def send(self, action: str, value: str = SEALED_VALUE) -> Any:
+        return self.manager.send_sealed(CONTEXT, "web", action, request_id="id", value=value, box="its frames")
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -62,6 +67,9 @@ class Operation:
     before: str | None
     after: tuple[str, int]
     run: Callable[[Bench], Any]
+
+    def name(self) -> str:
+        return f"{self.task}-{self.method}"
 
     def prepare(self, bench: Bench) -> None:
         if self.before:
@@ -126,9 +134,31 @@ OPERATIONS = [
         ("active", 1),
         lambda it: it.manager.inject_file(CONTEXT, "web", FILE),
     ),
+    Operation(
+        "add_ssh_keys",
+        "add_ssh_keys",
+        "updating_ssh_keys",
+        "active",
+        ("active", 1),
+        lambda it: it.manager.add_ssh_keys(CONTEXT, "web", KEYS),
+    ),
+    Operation(
+        "trust_agent",
+        "trust_agent",
+        "trusting_agent",
+        "active",
+        ("active", 1),
+        lambda it: it.manager.trust_agent(CONTEXT, "web"),
+    ),
+    Operation(
+        "generate_admin_password",
+        "send_sealed",
+        "updating_password",
+        "active",
+        ("active", 1),
+        lambda it: it.send("generate_admin_password"),
+    ),
 ]
 
-every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.task)
-every_operation_on_an_instance = pytest.mark.parametrize(
-    "operation", OPERATIONS[1:], ids=lambda operation: operation.task
-)
+every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=Operation.name)
+every_operation_on_an_instance = pytest.mark.parametrize("operation", OPERATIONS[1:], ids=Operation.name)

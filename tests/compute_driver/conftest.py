@@ -11,6 +11,7 @@ import pytest
 from compute_driver.db import migrate
 from compute_driver.db.repository import Repository
 from compute_driver.manager import ComputeManager
+from compute_driver.memory import RepositoryMemory
 
 from .bench import Bench
 from .fakes import FakeDriver
@@ -34,5 +35,5 @@ def repository(migrated_database: Path, tmp_path: Path) -> Iterator[Repository]:
 
 @pytest.fixture
 def bench(repository: Repository) -> Bench:
-    driver = FakeDriver()
+    driver = FakeDriver(RepositoryMemory(repository))
     return Bench(repository, driver, ComputeManager(repository, driver, "here"))

@@ -149,7 +149,7 @@ def test_a_busy_instance_is_busy_and_keeps_its_task(bench: Bench, operation: Ope
     assert bench.driver.calls == []
 
 
-@pytest.mark.parametrize("operation", OPERATIONS[2:], ids=lambda operation: operation.task)
+@pytest.mark.parametrize("operation", OPERATIONS[2:], ids=Operation.name)
 def test_the_wrong_state_is_refused(bench: Bench, operation: Operation) -> None:
     bench.instance("error")
     with pytest.raises(InstanceStateRefused):
@@ -211,7 +211,7 @@ def test_create_hands_everything_to_the_driver_and_records_steps_and_agent(bench
     assert instance.launched_at is not None
     agent = bench.repository.get_agent(instance.uuid)
     assert agent is not None
-    assert (agent.version, agent.features, agent.protocol) == ("1.0", ("version", "password"), "legacy")
+    assert (agent.version, agent.features, agent.protocol) == ("1.0", ("version", "password"), "sealed")
     rows = bench.repository.list_actions(instance_uuid=instance.uuid)
     assert [(row.step, row.outcome) for row in rows] == [
         (None, Outcome.SUCCEEDED),

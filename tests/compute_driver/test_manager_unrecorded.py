@@ -77,7 +77,7 @@ def test_a_database_that_goes_while_the_driver_works_makes_it_unknown(
         (OPERATIONS[0], "save_agent"),
         (OPERATIONS[1], "delete_instance"),
     ],
-    ids=lambda value: getattr(value, "task", value),
+    ids=lambda value: value.name() if isinstance(value, Operation) else value,
 )
 def test_what_happened_and_could_not_be_recorded_is_unknown(
     bench: Bench, operation: Operation, method: str, monkeypatch: pytest.MonkeyPatch
@@ -95,7 +95,7 @@ def test_what_happened_and_could_not_be_recorded_is_unknown(
 @pytest.mark.parametrize(
     ("operation", "method"),
     [(OPERATIONS[0], "save_agent"), (OPERATIONS[1], "delete_instance")],
-    ids=lambda value: getattr(value, "task", value),
+    ids=lambda value: value.name() if isinstance(value, Operation) else value,
 )
 def test_a_database_that_comes_back_gets_the_turn_back(
     bench: Bench, operation: Operation, method: str, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,7 @@ def test_a_guest_is_born_steered_and_removed(home: House, directory: Path) -> No
 
     shown = home.xenward("server", "show", "web").shown
     assert (shown["uuid"], shown["vm_state"], shown["power_state"]) == (instance, "active", "running")
-    assert shown["agent_protocol"] == "legacy"
+    assert shown["agent_protocol"] == "sealed"
     assert "file_put" in shown["agent_features"]
     assert [row["uuid"] for row in home.xenward("server", "list").shown] == [instance]
 
@@ -69,12 +69,13 @@ def test_the_audit_trail_tells_every_action_and_step_in_order(home: House) -> No
         ("create", "create_vm"),
         ("create", "boot"),
         ("create", "wait_for_agent"),
-        ("create", "set_admin_password"),
+        ("set_admin_password", None),
         ("stop", None),
         ("delete", None),
     ]
     assert {row["outcome"] for row in rows} == {"succeeded"}
     assert all(row["seconds"] > 0 for row in rows)
+    # The password belongs to the same request as the creation.
     assert len({row["request_id"] for row in rows}) == 3
 
 

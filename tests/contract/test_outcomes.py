@@ -133,7 +133,8 @@ def test_an_old_agent_is_served_and_what_it_cannot_do_is_unsupported(directory: 
 def test_a_hostile_agent_is_never_believed(directory: Path, behaviour: str, outcome: str, code: str) -> None:
     with house(directory, *standin(behaviour)) as home:
         ended(home.xenward("server", "create", "web"), outcome, code)
-        assert home.xenward("server", "list").shown[0]["vm_state"] == "error"
+        with home.session() as xenapi:
+            assert [record for record in xenapi.VM.get_all_records().values() if not record["is_control_domain"]] == []
 
 
 def test_a_guest_that_reboots_during_the_request_gets_it_again(home: House) -> None:
@@ -142,7 +143,7 @@ def test_a_guest_that_reboots_during_the_request_gets_it_again(home: House) -> N
     command = home.start(
         "server", "password", "set", "web", "--password-stdin", "-f", "json", stdin=SECOND_PASSWORD + "\n"
     )
-    home.await_request(instance, "keyinit")
+    home.await_request(instance, "sealed")
     with home.session() as xenapi:
         xenapi.VM.hard_reboot(home.vm(instance)["ref"])
     done = home.end(command)
@@ -195,11 +196,16 @@ def test_a_missing_plugin_is_unsupported(home: House) -> None:
     ended(home.set_password(SECOND_PASSWORD), "unsupported", "plugin_missing")
 
 
-def test_a_broken_plugin_is_unreachable_because_only_a_question_was_asked(home: House) -> None:
+def test_a_broken_plugin_is_unknown_unless_only_a_question_was_asked(home: House) -> None:
     home.create()
     plugin = home.simulator.plugins / "xenward"
     plugin.write_text("#!/bin/sh\nexit 1\n")
-    ended(home.set_password(SECOND_PASSWORD), "unreachable", "plugin_died")
+    ended(home.set_password(SECOND_PASSWORD), "unknown", "plugin_died")
+
+
+def test_a_plugin_that_was_always_broken_is_unreachable(home: House) -> None:
+    (home.simulator.plugins / "xenward").write_text("#!/bin/sh\nexit 1\n")
+    ended(home.xenward("server", "create", "web"), "unreachable", "plugin_died")
 
 
 def test_a_stopped_instance_refuses_what_needs_it_running(home: House) -> None:
@@ -213,19 +219,36 @@ def test_two_orders_at_once_one_is_busy(home: House) -> None:
     instance = home.create()
     os.kill(home.agent_pid(instance), signal.SIGSTOP)
     first = home.start("server", "password", "set", "web", "--password-stdin", "-f", "json", stdin=SECOND_PASSWORD)
-    home.await_request(instance, "keyinit")
+    home.await_request(instance, "sealed")
     ended(home.set_password("third Pass-word 3"), "busy", "instance_busy")
     os.kill(home.agent_pid(instance), signal.SIGCONT)
     assert home.end(first).status == 0
     assert home.opens(instance, SECOND_PASSWORD)
 
 
-def test_a_file_that_does_not_fit_is_refused_with_the_limit(home: House, directory: Path) -> None:
+def test_over_the_old_protocol_a_file_that_does_not_fit_is_refused_with_the_limit(home: House, directory: Path) -> None:
+    home.configure(agent={"protocol": "legacy"})
     home.create()
+    assert home.last_action() == ("set_admin_password", "succeeded", "legacy_protocol")
     (directory / "large").write_bytes(bytes(4000))
     done = home.xenward("server", "file", "put", "web", str(directory / "large"), "/etc/large")
     ended(done, "refused", "request_too_large")
     assert "2000" in done.shown["message"]
+
+
+def test_another_agent_is_refused_until_it_is_trusted(home: House) -> None:
+    instance = home.create()
+    identity = home.guest(instance) / "var/lib/xenward/identity.json"
+    identity.unlink()
+    assert home.xenward("server", "reboot", "web", "--hard").status == 0
+    ended(home.set_password(SECOND_PASSWORD), "refused", "identity_changed")
+    assert home.opens(instance, FIRST_PASSWORD)
+    before = home.xenward("agent", "show", "web").shown["fingerprint"]
+    trusted = home.xenward("agent", "trust", "web")
+    assert (trusted.status, trusted.shown["fingerprint"] != before) == (0, True)
+    assert home.xenward("agent", "show", "web").shown["fingerprint"] == trusted.shown["fingerprint"]
+    assert home.set_password(SECOND_PASSWORD).status == 0
+    assert home.opens(instance, SECOND_PASSWORD)
 
 
 def test_a_bad_password_is_refused_before_anything_is_asked(home: House) -> None:
@@ -238,7 +261,7 @@ def test_a_command_that_was_killed_leaves_an_honest_trail(home: House) -> None:
     instance = home.create()
     os.kill(home.agent_pid(instance), signal.SIGSTOP)
     command = home.start("server", "password", "set", "web", "--password-stdin", "-f", "json", stdin=SECOND_PASSWORD)
-    home.await_request(instance, "keyinit")
+    home.await_request(instance, "sealed")
     command.kill()
     command.wait()
     os.kill(home.agent_pid(instance), signal.SIGCONT)

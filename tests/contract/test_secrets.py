@@ -1,4 +1,4 @@
-"""A password appears nowhere but in the caller's hands and, hashed, in the guest: every edge of a run is searched."""
+"""Over the old protocol too, a password appears nowhere but in the caller's hands and, hashed, in the guest."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def recorded(directory: Path) -> Iterator[House]:
 
 def test_no_password_is_found_anywhere_after_a_whole_run(recorded: House, directory: Path) -> None:
     home = recorded
+    home.configure(agent={"protocol": "legacy"})
     (directory / "file").write_bytes(IN_THE_CLEAR)
     create = ("-vv", "--debug", "server", "create", "web", "--password-stdin", "--file", f"/etc/x={directory}/file")
     created = home.start(*create, stdin=FIRST + "\n")

@@ -8,12 +8,13 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Callable
 
 import pytest
 
+from agent_protocol import frames
 from agent_protocol.xenstore import Client, StoreError, Transaction, WatchEvent, connect
 from dom0_plugins.exchange import exchange
 from tests.agent_protocol.store import DEADLINE, in_background, lay_out, running_server
@@ -43,10 +44,37 @@ class Guest:
 
     def take(self, identity: str) -> bytes:
         """Wait for a request and read it."""
+        return self.wait_for(f"data/host/{identity}")
+
+    def wait_for(self, path: str) -> bytes:
+        """Wait until somebody writes a node, and read it."""
         deadline = time.monotonic() + DEADLINE
-        while (value := read_or_none(self.store, f"data/host/{identity}")) is None:
-            assert self.store.next_event(deadline - time.monotonic()), "no request came"
+        while (value := read_or_none(self.store, path)) is None:
+            assert self.store.next_event(deadline - time.monotonic()), f"{path} does not come"
         return value
+
+    def take_frames(self, identity: str, numbers: Iterable[int]) -> list[str]:
+        """Read frames in order, removing each, as agents do."""
+        taken = []
+        for number in numbers:
+            path = f"data/xenward/frames/{identity}/{number}"
+            taken.append(self.wait_for(path).decode("ascii"))
+            self.store.remove(path)
+        return taken
+
+    def reply_in_frames(self, identity: str, text: str, *, alive: int = 32, **announced: object) -> bytes:
+        """Reply as agents do when it does not fit one node; returns the reply itself. announced: lies, if any."""
+        info = frames.FramesInfo.of(text).members()
+        reply = json.dumps({"returncode": "0", "frames": {**info, **announced}}).encode()
+        pieces = frames.split(text)
+        directory = f"data/xenward/frames/{identity}"
+        for number, piece in enumerate(pieces):
+            if number >= alive:
+                self.wait_until_gone(f"{directory}/{number - alive}")
+            self.store.write(f"{directory}/{number}", piece.encode())
+            if number == min(alive, len(pieces)) - 1:
+                self.reply(identity, reply)
+        return reply
 
     def wait_until_gone(self, path: str) -> None:
         """Wait until somebody removes a node."""
@@ -74,9 +102,9 @@ class Guest:
         self._server.release(self.domid)
 
     def leftovers(self) -> list[str]:
-        """Requests and replies that nobody deleted."""
+        """Requests, replies and frames that nobody deleted."""
         found = []
-        for directory in ("data/host", "data/guest"):
+        for directory in ("data/host", "data/guest", "data/xenward/frames"):
             try:
                 found += [f"{directory}/{name}" for name in self._dom0.directory(f"{self.domain}/{directory}")]
             except StoreError as error:
@@ -135,29 +163,60 @@ def at(turn: int, act: Callable[[], object]) -> Callable[[], None]:
     return hook
 
 
-def request(guest: Guest | str, value: str = "a request") -> dict[str, str]:
+def request(guest: Guest | str, value: str = "a request") -> dict[str, Any]:
     """One entry of the argument `requests`, with a fresh id."""
     vm = guest if isinstance(guest, str) else guest.vm
     return {"vm": vm, "id": str(uuid.uuid4()), "value": value}
 
 
+def slices(entry: dict[str, Any], text: str, size: int) -> list[dict[str, Any]]:
+    """The entries of the calls that bring `text` in slices of `size` frames."""
+    pieces = frames.split(text)
+    parts = [(first, pieces[first : first + size]) for first in range(0, len(pieces), size)]
+    return [
+        {**entry, "frames": {"first": first, "values": values, "last": first + size >= len(pieces)}}
+        for first, values in parts
+    ]
+
+
+HOOKS = ("before_transaction", "before_commit", "after_abort", "before_write", "before_wait")
+
+
 class Plugin:
-    """dom0's side: calls to `exchange` on one hooked connection."""
+    """dom0's side: calls to `exchange`, each on a hooked connection of its own, as each has a process of its own.
+
+    store: the connection of the next call, or of the one that runs.
+    """
 
     def __init__(self, server: XenStoreServer) -> None:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(os.fspath(server.socket))
-        self.store = HookedClient(connection.detach(), DEADLINE)
+        self._socket = os.fspath(server.socket)
+        self.store = self._connect()
+        self._used = False
 
-    def call(self, *requests: dict[str, str], timeout: float = 0) -> list[dict[str, str]]:
+    def _connect(self) -> HookedClient:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self._socket)
+        return HookedClient(connection.detach(), DEADLINE)
+
+    def _renew(self) -> None:
+        old, self.store = self.store, self._connect()
+        for name in HOOKS:
+            setattr(self.store, name, getattr(old, name))
+        old.close()
+
+    def call(self, *requests: dict[str, Any], timeout: float = 0) -> list[dict[str, str]]:
         """Make a call, and wait for its end."""
         return self.start(*requests, timeout=timeout).result(DEADLINE)
 
-    def start(self, *requests: dict[str, str], timeout: float = 10 * DEADLINE) -> Future[list[dict[str, str]]]:
+    def start(self, *requests: dict[str, Any], timeout: float = 10 * DEADLINE) -> Future[list[dict[str, str]]]:
         """Begin a call, which outlasts the test unless something ends it."""
+        if self._used:
+            self._renew()
+        self._used = True
+        store = self.store
 
         def run() -> list[dict[str, str]]:
-            results: Any = json.loads(exchange({"requests": json.dumps(requests), "timeout": str(timeout)}, self.store))
+            results: Any = json.loads(exchange({"requests": json.dumps(requests), "timeout": str(timeout)}, store))
             assert [result["id"] for result in results] == [entry["id"] for entry in requests]
             return list(results)
 

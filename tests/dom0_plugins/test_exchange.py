@@ -7,18 +7,23 @@ import uuid
 
 import pytest
 
+from agent_protocol import frames as agent_frames
 from agent_protocol import messages
 from agent_protocol.wire import Operation
 from agent_protocol.xenstore import Client, StoreError
-from dom0_plugins import exchange as module
+from dom0_plugins import conversation, exchange, frames
 from tests.agent_protocol.store import DEADLINE
 from tests.dom0_plugins.conftest import Guest, Plugin, at, read_or_none, request
 from tools.simulator.xenstore.server import XenStoreServer
 
 
 def test_both_packages_mean_the_same_nodes() -> None:
-    for name in ("REQUESTS", "REPLIES", "CLAIMS", "ADVERT", "MAX_VALUE"):
-        assert getattr(module, name) == getattr(messages, name)
+    for name in ("REQUESTS", "REPLIES", "CLAIMS", "ADVERT"):
+        assert getattr(conversation, name) == getattr(messages, name)
+    assert exchange.MAX_VALUE == messages.MAX_VALUE
+    assert conversation.FRAMES == agent_frames.FRAMES
+    for name in ("FRAME_SIZE", "MAX_SIZE", "MAX_ALIVE"):
+        assert getattr(frames, name) == getattr(agent_frames, name)
 
 
 class TestAnswered:

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent_protocol.xenstore import Client
-from dom0_plugins.exchange import ATTEMPTS, MAX_REQUESTS, exchange
+from dom0_plugins.conversation import ATTEMPTS
+from dom0_plugins.exchange import MAX_REQUESTS, exchange
 from dom0_plugins.xapi import PluginFailure
 from tests.agent_protocol.store import DEADLINE, in_background
 from tests.dom0_plugins.conftest import Guest, Plugin, at, request

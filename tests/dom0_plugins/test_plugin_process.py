@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from dom0_plugins.frames import FRAME_SIZE, MAX_REPLY_SIZE
 from tests.agent_protocol.store import DEADLINE, in_background
-from tests.dom0_plugins.conftest import Guest, request
+from tests.dom0_plugins.conftest import Guest, request, slices
+from tests.dom0_plugins.test_frames import text_of
 from tools.packages.dom0_plugin import INTERPRETER, build
 from tools.simulator.xenstore.server import XenStoreServer
 
@@ -92,8 +94,33 @@ def hold_a_conversation(plugin: Path, server: XenStoreServer, guest: Guest) -> N
     assert guest.leftovers() == []
     answer = run(plugin, server.socket, "exchange", {"requests": json.dumps([absent]), "timeout": "0"})
     assert json.loads(answer["Value"]) == [{"id": absent["id"], "delivery": "absent"}]
+    exchange_in_frames(plugin, server, guest)
+    guest.store.write("data/xenward/agent", "Grüße".encode())
+    answer = run(plugin, server.socket, "adverts", {"vms": json.dumps([guest.vm]), "timeout": str(DEADLINE)})
+    assert json.loads(answer["Value"]) == {guest.vm: "Grüße"}
+    answer = run(plugin, server.socket, "status", {})
+    assert json.loads(answer["Value"])["xenstore"] == "ok"
     answer = run(plugin, server.socket, "größe", {})
     assert answer == {"Status": "Failure", "ErrorDescription": ["UNKNOWN_XENAPI_PLUGIN_FUNCTION", "größe"]}
+
+
+def exchange_in_frames(plugin: Path, server: XenStoreServer, guest: Guest) -> None:
+    """A request of 100 frames in calls of 48, as many as one argument holds, and a reply as large as is collected."""
+    text = text_of(99 * FRAME_SIZE + 1)
+    entry = request(guest)
+
+    def agent() -> str:
+        received = "".join(guest.take_frames(entry["id"], range(100)))
+        guest.reply_in_frames(entry["id"], text_of(MAX_REPLY_SIZE))
+        return received
+
+    heard = in_background(agent)
+    for part in slices(entry, text, 48):
+        arguments = {"requests": json.dumps([part]), "timeout": str(DEADLINE)}
+        (result,) = json.loads(run(plugin, server.socket, "exchange", arguments)["Value"])
+        assert result["delivery"] == ("answered" if part["frames"]["last"] else "continue")
+    assert (heard.result(DEADLINE), result["box"]) == (text, text_of(MAX_REPLY_SIZE))
+    assert guest.leftovers() == []
 
 
 def test_one_exchange(server: XenStoreServer, guest: Guest, tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ class TestCalls:
             "blank": "  a \n",
         }
 
+    def test_what_is_no_argument_is_passed_over(self) -> None:
+        members = member("a", "<other>x</other><value> <string>y</string> </value>") + "<member><name>b</name></member>"
+        members += "<member><value>z</value></member><name>c</name>"
+        assert arguments_of(call("f", members)) == {"a": "y", "": "z"}
+
     def test_entities(self) -> None:
         value = "<value>&lt;&amp;&gt;&quot;&apos;&#10;&#xdf;&amp;lt;</value>"
         assert arguments_of(call("f", member("a&amp;b", value))) == {"a&b": "<&>\"'\nß&lt;"}
@@ -93,7 +98,11 @@ class TestCalls:
         assert arguments_of(document) == escaped
 
     def test_arguments_that_are_no_strings(self) -> None:
-        for value in ("<value><int>1</int></value>", "<value><array><data/></array></value>"):
+        for value in (
+            "<value><int>1</int></value>",
+            "<value><array><data/></array></value>",
+            "<value><string>a<b/></string></value>",
+        ):
             answer = read(respond(["xenward", call("f", member("a", value))], {"f": lambda arguments: ""}))
             assert answer["ErrorDescription"][0] == "XENWARD_BAD_CALL"
 

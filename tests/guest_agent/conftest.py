@@ -18,15 +18,17 @@ from typing import Any, Callable
 
 import pytest
 
+from agent_protocol.frames import FRAMES
 from agent_protocol.legacy import AgentExchange
 from agent_protocol.messages import ADVERT, CLAIMS, REPLIES, REQUESTS, new_request_id
 from agent_protocol.xenstore import Client, StoreError, connect
 from guest_agent.agent import Agent
-from guest_agent.commands import COMMANDS, Command, Context, features
+from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Command, Context, features
 from guest_agent.system.directory import DirectorySystem
 from tools.simulator.xenstore.server import XenStoreServer
 
 DOMID = 7
+VM = "6d2f9d0e-3a4b-4c5d-8e6f-708192a3b4c5"
 DEADLINE = 20.0
 """Seconds that anything may take before a test gives up on it."""
 
@@ -64,7 +66,12 @@ class Host:
         self.store.mkdir(self.path("data"))
         self.store.set_permissions(self.path(""), ["n0", f"r{DOMID}"])
         self.store.set_permissions(self.path("data"), [f"n{DOMID}"])
+        self.become(VM)
         self.store.watch(self.path("data"), "data")
+
+    def become(self, vm: str) -> None:
+        """Make the domain that of another VM."""
+        self.write("vm", f"/vm/{vm}".encode())
 
     @staticmethod
     def path(relative: str) -> str:
@@ -125,7 +132,7 @@ class Host:
         self.wait(lambda: self.read(ADVERT) is not None, "the advert")
 
     def assert_nothing_left(self) -> None:
-        assert [self.children(where) for where in (REQUESTS, REPLIES, CLAIMS)] == [[], [], []]
+        assert [self.children(where) for where in (REQUESTS, REPLIES, CLAIMS, FRAMES)] == [[], [], [], []]
 
 
 @contextlib.contextmanager
@@ -191,10 +198,12 @@ def agent(start_agent: Callable[..., AgentProcess], host: Host) -> AgentProcess:
 
 
 @contextlib.contextmanager
-def agent_in_thread(host: Host, context: Context, commands: dict[str, Command]) -> Iterator[Client]:
+def agent_in_thread(
+    host: Host, context: Context, commands: dict[str, Command], sealed: dict[str, Command] = SEALED_COMMANDS
+) -> Iterator[Client]:
     """An agent in this process, for commands that a test makes up. Gives its connection to the store."""
     store = connect(str(host.guest_socket))
-    agent = Agent(store, commands, context)
+    agent = Agent(store, commands, sealed, context)
     thread = threading.Thread(target=agent.run, daemon=True)
     thread.start()
     try:

@@ -18,24 +18,25 @@ from agent_protocol.wire import Operation
 from agent_protocol.xenstore import Client, StoreError, connect
 from guest_agent import VERSION
 from guest_agent import agent as agent_module
-from guest_agent.commands import COMMANDS, Command, Context
+from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Command, Context, Result
+from guest_agent.nodes import Nodes
 
 from .conftest import DEADLINE, AgentProcess, Host, agent_in_thread, simulated_host
 
 StartAgent = Callable[..., AgentProcess]
 
 
-def noting(seen: list[str]) -> Callable[[Context, str], str]:
+def noting(seen: list[str]) -> Callable[[Context, str], Result]:
     """A command that notes its value and gives it back."""
 
-    def note(context: Context, text: str) -> str:
+    def note(context: Context, text: str) -> Result:
         seen.append(text)
-        return text
+        return Result(text)
 
     return note
 
 
-def made_up(name: str, run: Callable[[Context, str], str]) -> dict[str, Command]:
+def made_up(name: str, run: Callable[[Context, str], Result]) -> dict[str, Command]:
     return {**COMMANDS, name: Command(name, run, "0", 4096, False)}
 
 
@@ -46,7 +47,7 @@ def test_advert_tells_version_and_commands(agent: AgentProcess, host: Host) -> N
     advert = parse_advert(host.read(ADVERT) or b"")
     assert advert.version == VERSION
     assert advert.boot_id
-    assert advert.features == tuple(sorted(COMMANDS))
+    assert advert.features == tuple(sorted({*COMMANDS, *SEALED_COMMANDS}))
     assert host.ask("features")["message"].split(",") == list(advert.features)
 
 
@@ -82,40 +83,40 @@ def test_legacy_password_reset_end_to_end(agent: AgentProcess, host: Host, root:
     assert sealed not in agent.log
 
 
-@pytest.mark.parametrize(
-    ("value", "code"),
-    [
-        (b"", "bad_request"),
-        (b"{", "bad_request"),
-        (b"null", "bad_request"),
-        (b'"text"', "bad_request"),
-        (b"\xff\xfe\x00\x01", "bad_request"),
-        (b"[" * 2000, "bad_request"),
-        (b'{"name":5,"value":""}', "bad_request"),
-        (b'{"name":"version","value":{}}', "bad_request"),
-        (b'{"name":"file_put","value":"' + b"A" * 1950 + b'"}', "bad_arguments"),
-        (b'{"name":"version","value":"' + b"A" * 1950 + b'"}', None),
-        (b'{"name":"keyinit","value":"NaN"}', "bad_public_number"),
-        (b'{"name":"keyinit","value":"0"}', "bad_public_number"),
-        (b'{"name":"password","value":"!"}', "no_key"),
-        (b'{"name":"injectfile","value":"cmVsYXRpdmUscGF0aA=="}', "bad_path"),
-        (b'{"name":"file_put","value":"{\\"path\\":\\"/\\\\ud800\\",\\"content\\":\\"\\"}"}', "bad_path"),
-        (b'{"name":"ssh_keys","value":"{\\"user\\":\\"ann\\",\\"add\\":[\\"\\\\ud800\\"]}"}', "bad_key"),
-    ],
-)
-def test_bad_requests_are_answered_and_survived(agent: AgentProcess, host: Host, value: bytes, code: str) -> None:
-    reply = host.reply(host.send_bytes(value))
-    assert reply.get("code") == code
-    if code is not None:
-        assert (reply["returncode"], reply["outcome"]) == ("500", "refused")
-    assert host.ask("version")["returncode"] == "0"
-    host.assert_nothing_left()
+BAD_REQUESTS = [
+    (b"", "bad_request"),
+    (b"{", "bad_request"),
+    (b"null", "bad_request"),
+    (b'"text"', "bad_request"),
+    (b"\xff\xfe\x00\x01", "bad_request"),
+    (b"[" * 2000, "bad_request"),
+    (b'{"name":5,"value":""}', "bad_request"),
+    (b'{"name":"version","value":{}}', "bad_request"),
+    (b'{"name":"file_put","value":"' + b"A" * 1950 + b'"}', "bad_arguments"),
+    (b'{"name":"version","value":"' + b"A" * 1950 + b'"}', None),
+    (b'{"name":"keyinit","value":"NaN"}', "bad_public_number"),
+    (b'{"name":"keyinit","value":"0"}', "bad_public_number"),
+    (b'{"name":"password","value":"!"}', "no_key"),
+    (b'{"name":"injectfile","value":"cmVsYXRpdmUscGF0aA=="}', "bad_path"),
+    (b'{"name":"file_put","value":"{\\"path\\":\\"/\\\\ud800\\",\\"content\\":\\"\\"}"}', "bad_path"),
+    (b'{"name":"ssh_keys","value":"{\\"user\\":\\"ann\\",\\"add\\":[\\"\\\\ud800\\"]}"}', "bad_key"),
+]
 
 
-@pytest.mark.parametrize("name", ["", "__class__", "hostname_file", "frobnicate\nx", "VERSION", "run"])
-def test_unknown_commands_are_unsupported(agent: AgentProcess, host: Host, name: str) -> None:
-    reply = host.ask(name)
-    assert (reply["returncode"], reply["outcome"], reply["code"]) == ("404", "unsupported", "unknown_command")
+def test_bad_requests_are_answered_and_survived(agent: AgentProcess, host: Host) -> None:
+    for value, code in BAD_REQUESTS:
+        reply = host.reply(host.send_bytes(value))
+        assert reply.get("code") == code, value
+        if code is not None:
+            assert (reply["returncode"], reply["outcome"]) == ("500", "refused")
+        assert host.ask("version")["returncode"] == "0"
+        host.assert_nothing_left()
+
+
+def test_unknown_commands_are_unsupported(agent: AgentProcess, host: Host) -> None:
+    for name in ("", "__class__", "hostname_file", "frobnicate\nx", "VERSION", "run"):
+        reply = host.ask(name)
+        assert (reply["returncode"], reply["outcome"], reply["code"]) == ("404", "unsupported", "unknown_command")
     agent.end()
     assert "frobnicate" not in agent.log
 
@@ -143,16 +144,16 @@ BLOCKING = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from guest_agent.commands.table import command
+    from guest_agent.commands.table import BOTH, Result, command
     from guest_agent.__main__ import main
 
-    @command("block", parse=str)
+    @command("block", tables=BOTH, parse=str)
     def block(context, untrusted):
         with (Path(context.system.root) / "effects").open("a") as file:
             file.write("once ")
         while (Path(context.system.root) / "blocked").exists():
             time.sleep(0.01)
-        return "done"
+        return Result("done")
 
     sys.exit(main())
     """
@@ -226,7 +227,8 @@ def test_lost_store_ends_with_one_line(start_agent: StartAgent, root: Path, tmp_
     assert lost.process.wait(DEADLINE) == 1
     lines = lost.log.splitlines()[before:]
     assert len(lines) == 1
-    assert "closed" in lines[0]
+    # It waits for an event, or still looks at those that its own last removals caused.
+    assert any(word in lines[0] for word in ("closed", "EPIPE", "ECONNRESET"))
 
 
 def test_one_log_line_for_each_command_without_arguments(agent: AgentProcess, host: Host) -> None:
@@ -263,7 +265,7 @@ def test_idle_agent_does_not_wake_up(agent: AgentProcess, host: Host) -> None:
 def test_any_exception_is_answered(
     host: Host, context: Context, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def crash(context: Context, untrusted: str) -> str:
+    def crash(context: Context, untrusted: str) -> Result:
         raise error
 
     with agent_in_thread(host, context, made_up("crash", crash)):
@@ -276,7 +278,7 @@ def test_any_exception_is_answered(
 
 
 def test_a_long_message_is_cut(host: Host, context: Context) -> None:
-    with agent_in_thread(host, context, made_up("talk", lambda context, untrusted: "ü" * 5000)):
+    with agent_in_thread(host, context, made_up("talk", lambda context, untrusted: Result("ü" * 5000))):
         assert set(host.ask("talk")["message"]) == {"ü"}
 
 
@@ -302,8 +304,8 @@ def test_withdrawn_before_it_was_read(host: Host, context: Context, monkeypatch:
     # The host withdraws between the agent's listing and its reading: simulated by a listing that is too old.
     runs: list[str] = []
     monkeypatch.setattr(
-        agent_module.Agent,
-        "_children",
+        Nodes,
+        "children",
         lambda self, path: ["withdrawn", *Client.directory(self._store, path)] if path == REQUESTS else [],
     )
     host.store.mkdir(host.path(REQUESTS))
@@ -349,7 +351,7 @@ def test_no_start_without_the_claims(host: Host, context: Context, monkeypatch: 
     host.write(f"{CLAIMS}/id", b"")
     directory_refused(monkeypatch, CLAIMS, times=1)
     with connect(str(host.guest_socket)) as store, pytest.raises(StoreError):
-        agent_module.Agent(store, made_up("note", noting(runs)), context).run()
+        agent_module.Agent(store, made_up("note", noting(runs)), {}, context).run()
     assert runs == []
 
 

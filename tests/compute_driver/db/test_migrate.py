@@ -7,17 +7,20 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from compute_driver.db import migrate
 from compute_driver.db.engine import open_engine
 from compute_driver.db.models import Base
+from compute_driver.db.repository import Repository
 
 TABLES = {"instances", "instance_actions", "instance_faults", "agents"}
 
@@ -43,6 +46,64 @@ def test_up_down_and_up_again(database_url: str) -> None:
     migrate.upgrade(database_url)
     migrate.upgrade(database_url)
     assert tables(database_url) == TABLES
+
+
+SEALED_COLUMNS = {"identity", "key_id", "key_public", "clock_offset", "guest"}
+
+
+def agent_rows(url: str) -> list[dict[str, Any]]:
+    engine = open_engine(url)
+    try:
+        with engine.connect() as connection:
+            return [dict(row) for row in connection.execute(text("SELECT * FROM agents")).mappings()]
+    finally:
+        engine.dispose()
+
+
+def test_agents_that_were_known_before_the_sealed_protocol_stay_known(database_url: str) -> None:
+    migrate.upgrade(database_url)
+    repository = Repository(database_url)
+    for number in (1, 2):
+        name = f"uuid-{number}"
+        repository.create_instance(uuid=name, display_name=name, host="here", memory_mb=64, vcpus=1, root_gb=1)
+        told = {"identity": "A" * 44, "key_id": "0123456789abcdef", "key_public": "B" * 44, "guest": "vm-uuid"}
+        repository.save_agent(name, version="2.0", features=["password"], protocol="sealed", clock_offset=7, **told)
+    repository.close()
+    before = agent_rows(database_url)
+    assert len(before) == 2
+
+    migrate.downgrade(database_url, "0001")
+    assert migrate.current(database_url) == "0001"
+    older = agent_rows(database_url)
+    assert older == [{k: v for k, v in row.items() if k not in SEALED_COLUMNS} for row in before]
+
+    migrate.upgrade(database_url)
+    added = {"identity": None, "key_id": None, "key_public": None, "clock_offset": 0, "guest": ""}
+    assert agent_rows(database_url) == [{**row, **added} for row in older]
+    # And they can be replaced by what is heard next.
+    repository = Repository(database_url)
+    agent = repository.save_agent("uuid-1", version="3", features=[], protocol="sealed", identity="C" * 44)
+    assert repository.get_agent("uuid-1") == agent
+    # The new columns have no default that could stand in for a forgotten value.
+    with pytest.raises(IntegrityError):
+        forgetful(database_url)
+    repository.delete_instance("uuid-2")
+    repository.close()
+
+
+def forgetful(url: str) -> None:
+    engine = open_engine(url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM agents"))
+            connection.execute(
+                text(
+                    "INSERT INTO agents (instance_uuid, version, features, protocol, last_seen_at)"
+                    " VALUES ('uuid-1', '1', '[]', 'legacy', '2026-03-01 12:00:00')"
+                )
+            )
+    finally:
+        engine.dispose()
 
 
 def test_the_migrations_make_what_the_models_say(database_url: str) -> None:
@@ -133,7 +194,7 @@ def test_a_developer_can_write_the_next_revision(tmp_path: Path) -> None:
         config.set_main_option("script_location", str(copied))
         command.revision(config, "one more", rev_id="9999", autogenerate=True)
     engine.dispose()
-    (written,) = copied.glob("versions/0002*.py")
+    (written,) = copied.glob("versions/9999*.py")
     content = written.read_text()
     compile(content, str(written), "exec")
     assert content.startswith('"""one more\n')

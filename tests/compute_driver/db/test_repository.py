@@ -293,6 +293,33 @@ def test_an_agent_is_replaced_by_what_it_says_next(repository: Repository) -> No
         repository.save_agent(str(uuid.uuid4()), version="1", features=[], protocol="sealed")
 
 
+def test_the_identity_and_keys_of_an_agent_are_columns_of_their_own(repository: Repository) -> None:
+    made = make(repository)
+    plain = repository.save_agent(made.uuid, version="1.0", features=[], protocol="legacy")
+    assert (plain.identity, plain.key_id, plain.key_public, plain.clock_offset, plain.guest) == (
+        None,
+        None,
+        None,
+        0,
+        "",
+    )
+    told = {"identity": "A" * 44, "key_id": "0123456789abcdef", "key_public": "B" * 44, "guest": "vm-uuid"}
+    for offset in (-(2**31) + 1, 2**31 - 1):
+        saved = repository.save_agent(
+            made.uuid, version="2.0", features=[], protocol="sealed", clock_offset=offset, **told
+        )
+        assert repository.get_agent(made.uuid) == saved
+        assert {name: getattr(saved, name) for name in told} == told
+        assert saved.clock_offset == offset
+    for name in told:
+        # What identifies is never cut: it would be another one.
+        with pytest.raises(ValueError, match=name):
+            repository.save_agent(made.uuid, version="3", features=[], protocol="sealed", **{**told, name: "C" * 65})
+    assert repository.get_agent(made.uuid) == saved
+    # Nothing of what was known stays when it is replaced.
+    assert repository.save_agent(made.uuid, version="1.0", features=[], protocol="legacy").identity is None
+
+
 def test_first_words_at_the_same_time_make_one_agent(repository: Repository) -> None:
     made = make(repository)
     barrier = threading.Barrier(8)

@@ -1,3 +1,5 @@
+"""The old protocol, as under the policy `legacy`."""
+
 from __future__ import annotations
 
 import base64
@@ -8,6 +10,7 @@ import pytest
 
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Failed, Refused, Unknown, Unreachable, Unsuccessful, Unsupported
+from compute_driver.agents import AgentsInMemory
 from compute_driver.driver import InjectedFile
 from compute_driver.errors import XenServerAnswerLost, XenServerFailure, XenServerUnreachable
 from compute_driver.states import PowerState
@@ -18,7 +21,7 @@ from .plugin import Answer, Plugin, reply
 
 SECRET = "hunter2 & <Secret>"
 CONTENT = b"hunter2 in a file"
-VM_RECORD = VM("OpaqueRef:vm", "uuid-of-vm", PowerState.RUNNING, "OpaqueRef:host", ())
+VM_RECORD = VM("OpaqueRef:vm", "uuid-of-vm", "uuid-web", PowerState.RUNNING, "OpaqueRef:host", ())
 FILE = InjectedFile("/etc/motd", CONTENT)
 
 
@@ -28,7 +31,8 @@ def plugin() -> Plugin:
 
 
 def agents(plugin: Plugin, timeout: float = 10.0) -> GuestAgents:
-    return GuestAgents(plugin, timeout=timeout, boot_timeout=timeout)  # type: ignore[arg-type]
+    server: Any = plugin
+    return GuestAgents(server, AgentsInMemory(), policy="legacy", timeout=timeout, boot_timeout=timeout)
 
 
 def set_password(plugin: Plugin, timeout: float = 10.0) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Refused
+from compute_driver.agents import AgentsInMemory
 from compute_driver.driver import InjectedFile
 from compute_driver.errors import InstanceNotFound, XenServerFailure
 from compute_driver.states import PowerState
@@ -22,7 +23,7 @@ MIB = 1024**2
 
 @pytest.fixture
 def driver(connection: Connection, objects: Objects, calls: Calls) -> XenServerDriver:
-    return XenServerDriver(connection, agent_timeout=5.0, boot_timeout=5.0)
+    return XenServerDriver(connection, AgentsInMemory(), agent_timeout=5.0, boot_timeout=5.0)
 
 
 def made(driver: XenServerDriver, *, running: bool = False) -> Wanted:
@@ -67,6 +68,9 @@ def test_a_guest_that_is_not_there_is_not_found(driver: XenServerDriver, calls: 
         lambda: driver.reboot(missing, "SOFT"),
         lambda: driver.set_admin_password(missing, Password("a Pass-word 1")),
         lambda: driver.inject_file(missing, file),
+        lambda: driver.add_ssh_keys(missing, ["ssh-ed25519 AAAA"]),
+        lambda: driver.trust_agent(missing),
+        lambda: driver.send_sealed(missing, "id", "value", ""),
     ):
         calls.methods.clear()
         with pytest.raises(InstanceNotFound):
@@ -178,6 +182,9 @@ def test_what_needs_a_running_guest_is_refused_without_one(driver: XenServerDriv
         lambda: driver.reboot(instance, "HARD"),
         lambda: driver.set_admin_password(instance, Password("a Pass-word 1")),
         lambda: driver.inject_file(instance, InjectedFile("/etc/motd", b"")),
+        lambda: driver.add_ssh_keys(instance, ["ssh-ed25519 AAAA"]),
+        lambda: driver.trust_agent(instance),
+        lambda: driver.send_sealed(instance, "id", "value", ""),
     ]
     for operation in operations:
         with pytest.raises(Refused) as caught:
@@ -205,21 +212,20 @@ def test_destroy_of_one_that_is_not_there_does_nothing(driver: XenServerDriver, 
 
 
 def test_init_host_tells_what_is_wrong_with_xenserver(connection: Connection) -> None:
-    driver = XenServerDriver(Connection(connection.url, "root", "wrong"))
+    driver = XenServerDriver(Connection(connection.url, "root", "wrong"), AgentsInMemory())
     with pytest.raises(Refused):
         driver.init_host("here")
 
 
 def test_a_guest_is_made_whole(driver: XenServerDriver, plugin: Plugin) -> None:
     steps = Steps()
-    info = driver.spawn(
+    driver.spawn(
         Wanted(),
         admin_password=Password("a Pass-word 1"),
         injected_files=[InjectedFile("/a", b""), InjectedFile("/b", b"")],
         ssh_keys=["ssh-ed25519 AAAA"],
         progress=steps,
     )
-    assert info.version == "1.2.3"
     assert steps.names == [
         "create_vm",
         "boot",

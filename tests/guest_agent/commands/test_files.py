@@ -22,7 +22,7 @@ def b64(content: bytes) -> str:
 
 
 def put(context: Context, **members: object) -> str:
-    return COMMANDS["file_put"](context, json.dumps({"path": "/etc/f", "content": b64(CONTENT), **members}))
+    return COMMANDS["file_put"](context, json.dumps({"path": "/etc/f", "content": b64(CONTENT), **members})).message
 
 
 def refused(context: Context, **members: object) -> Refused:
@@ -93,7 +93,7 @@ def test_no_object(context: Context, value: str) -> None:
 
 def test_injectfile_splits_at_the_first_comma(context: Context, root: Path) -> None:
     value = base64.encodebytes(b"/srv/new," + CONTENT).decode()
-    assert COMMANDS["injectfile"](context, value) == ""
+    assert COMMANDS["injectfile"](context, value).message == ""
     assert (root / "srv/new").read_bytes() == CONTENT
 
 
@@ -115,7 +115,7 @@ def test_bad_injectfile(context: Context, value: str, code: str) -> None:
 
 def test_file_inject(context: Context, root: Path) -> None:
     value = json.dumps({"b64_path": b64("/srv/a,ü".encode()), "b64_file": b64(CONTENT)})
-    assert COMMANDS["file_inject"](context, value) == ""
+    assert COMMANDS["file_inject"](context, value).message == ""
     assert (root / "srv/a,ü").read_bytes() == CONTENT
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from passlib.hash import sha512_crypt
 
 from agent_protocol.legacy import AgentExchange, HostExchange
 from agent_protocol.outcomes import Refused
-from guest_agent.commands import COMMANDS, Context
+from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Context
 
 # Made with the openssl program: the public number of a host, and what it sent to an agent with this exponent.
 HOST_PUBLIC = "91223846617219412420445662667177"
@@ -23,14 +25,14 @@ def roots_hash(root: Path) -> str:
 @pytest.mark.parametrize("ciphertext", ["KDlA+NyL7vq+mSdQ9bncZw==", "+9HTaQLPSiaNghXSoCte5g=="], ids=["md5", "sha256"])
 def test_vectors_of_both_derivations(context: Context, root: Path, ciphertext: str) -> None:
     context.exchange = AgentExchange(private=AGENT_PRIVATE)
-    assert COMMANDS["keyinit"](context, HOST_PUBLIC) == AGENT_PUBLIC
-    assert COMMANDS["password"](context, ciphertext) == ""
+    assert COMMANDS["keyinit"](context, HOST_PUBLIC).message == AGENT_PUBLIC
+    assert COMMANDS["password"](context, ciphertext).message == ""
     assert sha512_crypt.verify("Passw0rd!", roots_hash(root))
 
 
 def keyed(context: Context) -> tuple[HostExchange, str]:
     exchange = HostExchange()
-    return exchange, COMMANDS["keyinit"](context, exchange.public)
+    return exchange, COMMANDS["keyinit"](context, exchange.public).message
 
 
 @pytest.mark.parametrize("bad", ["", "not base64!", "AAAA", "A" * 3000, "AAAAAAAAAAAAAAAAAAAAAA=="])
@@ -70,3 +72,52 @@ def test_the_policys_words_reach_the_host(context: Context, root: Path) -> None:
     with pytest.raises(Refused, match="PASS_MIN_LEN") as caught:
         COMMANDS["password"](context, exchange.seal("short", public))
     assert caught.value.code == "password_policy"
+
+
+# Sealed
+
+
+def sealed(context: Context, **members: object) -> Mapping[str, object]:
+    return SEALED_COMMANDS["password"](context, json.dumps(members)).data
+
+
+def shadow_of(root: Path, user: str) -> list[str]:
+    lines = (root / "etc/shadow").read_text().splitlines()
+    return next(line.split(":") for line in lines if line.startswith(user + ":"))
+
+
+def test_the_administrators_by_default(context: Context, root: Path) -> None:
+    assert sealed(context, value="correct horse") == {"user": "root"}
+    assert sha512_crypt.verify("correct horse", shadow_of(root, "root")[1])
+
+
+def test_another_users_hash_that_expires(context: Context, root: Path) -> None:
+    hashed = sha512_crypt.using(rounds=1000).hash("known")
+    assert sealed(context, user="ann", hash=hashed, expire=True) == {"user": "ann"}
+    assert shadow_of(root, "ann")[1:3] == [hashed, "0"]
+    assert shadow_of(root, "root")[1] == "!"
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ({}, "bad_arguments"),
+        ({"value": "x", "hash": "$6$salt$" + "a" * 86}, "bad_arguments"),
+        ({"value": ""}, "bad_arguments"),
+        ({"value": 5}, "bad_arguments"),
+        ({"value": "x", "expire": "yes"}, "bad_arguments"),
+        ({"value": "x", "expire": 1}, "bad_arguments"),
+        ({"value": "x", "expire": None}, "bad_arguments"),
+        ({"value": "x", "other": 1}, "bad_arguments"),
+        ({"value": "a\nroot:b"}, "bad_password"),
+        ({"hash": "plain"}, "bad_hash"),
+        ({"value": "x", "user": "a:b"}, "bad_user_name"),
+        ({"value": "x", "user": "nobody"}, "no_such_user"),
+    ],
+)
+def test_bad_sealed_arguments(context: Context, root: Path, members: dict[str, object], code: str) -> None:
+    before = (root / "etc/shadow").read_bytes()
+    with pytest.raises(Refused) as caught:
+        sealed(context, **members)
+    assert caught.value.code == code
+    assert (root / "etc/shadow").read_bytes() == before

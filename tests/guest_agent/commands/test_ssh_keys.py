@@ -13,7 +13,7 @@ from ..conftest import ssh_key
 
 
 def run(context: Context, **members: object) -> str:
-    return COMMANDS["ssh_keys"](context, json.dumps({"user": "ann", **members}))
+    return COMMANDS["ssh_keys"](context, json.dumps({"user": "ann", **members})).message
 
 
 def test_add_and_remove(context: Context, root: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent_protocol.outcomes import Refused
 from guest_agent.system import authorized_keys, paths
+from guest_agent.system.accounts import Owner, User
 from guest_agent.system.authorized_keys import AuthorizedKey, change_keys, identity_of_line
-from guest_agent.system.base import Owner, User
 
 from ..conftest import ssh_key
 

@@ -10,7 +10,7 @@ from passlib.hash import sha512_crypt
 
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Failed, Refused, Unsupported
-from guest_agent.system.base import Owner
+from guest_agent.system.accounts import Owner, PasswordHash
 from guest_agent.system.directory import DirectorySystem
 
 from ..conftest import names
@@ -122,3 +122,25 @@ def test_account_files_cannot_lead_out_of_the_root(system: DirectorySystem, root
     (root / "etc/passwd").symlink_to(tmp_path / "passwd")
     with pytest.raises(Refused, match="symbolic link"):
         system.find_user("eve")
+
+
+@pytest.mark.parametrize("locked", ["!", "*", "!$6$old$x"])
+def test_a_hash_opens_the_account_and_is_taken_as_it_is(system: DirectorySystem, root: Path, locked: str) -> None:
+    (root / "etc/shadow").write_text(f"root:{locked}:1:0:99999:7:::\n")
+    (root / "etc/login.defs").write_text("PASS_MIN_LEN 200\n")
+    hashed = sha512_crypt.using(rounds=1000).hash("known")
+    system.set_password("root", PasswordHash(hashed))
+    changed = fields(root, "root")
+    assert changed[1] == hashed
+    assert abs(int(changed[2]) - time.time() // 86400) <= 1
+
+
+def test_expire(system: DirectorySystem, root: Path) -> None:
+    system.set_password("root", Password("once"), expire=True)
+    assert fields(root, "root")[2:] == ["0", "0", "99999", "7", "", "", ""]
+    system.set_password("root", Password("again"))
+    assert fields(root, "root")[2] != "0"
+
+
+def test_what_a_directory_does_not_have(system: DirectorySystem) -> None:
+    assert (system.kernel(), list(system.addresses()), system.hostname(), dict(system.release())) == ("", [], "", {})

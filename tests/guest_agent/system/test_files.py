@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent_protocol.outcomes import Failed, Refused
-from guest_agent.system.base import Owner
+from guest_agent.system.accounts import Owner
 from guest_agent.system.files import read_file, write_file
 from guest_agent.system.paths import GuestPath
 

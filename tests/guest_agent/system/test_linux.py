@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import pwd
@@ -13,6 +14,7 @@ import pytest
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Failed, Refused, Unknown, Unsupported
 from guest_agent.system import linux
+from guest_agent.system.accounts import PasswordHash
 from guest_agent.system.linux import LinuxSystem
 
 PAM_REFUSES = """BAD PASSWORD: The password is shorter than 8 characters
@@ -112,3 +114,66 @@ def test_accounts_and_boot_id() -> None:
     with pytest.raises(Refused, match="no group"):
         LinuxSystem().find_group("no-such-group-here")
     assert len(LinuxSystem().boot_id()) == 36
+
+
+HASH = PasswordHash("$6$salt$" + "a" * 86)
+
+
+def test_a_hash_goes_through_stdin_only(chpasswd: StandIn) -> None:
+    saw = chpasswd()
+    LinuxSystem().set_password("root", HASH)
+    assert (saw()["stdin"], saw()["argv"]) == (f"root:{HASH.value}\n", ["-e"])
+
+
+def stand_in(tmp_path: Path, name: str, exit_code: int = 0) -> Path:
+    """Another program beside chpasswd; gives the file with its arguments."""
+    record = tmp_path / f"{name}.record"
+    program = tmp_path / "bin" / name
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nopen({str(record)!r}, 'w').write(' '.join(sys.argv[1:]))\n"
+        f"sys.exit({exit_code})\n"
+    )
+    program.chmod(0o755)
+    return record
+
+
+def test_expire_by_chage(chpasswd: StandIn, tmp_path: Path) -> None:
+    chpasswd()
+    chage, passwd = stand_in(tmp_path, "chage"), stand_in(tmp_path, "passwd")
+    LinuxSystem().set_password("root", Password("pw"))
+    assert not chage.exists()
+    LinuxSystem().set_password("root", Password("pw"), expire=True)
+    assert chage.read_text() == "-d 0 -- root"
+    assert not passwd.exists()
+
+
+def test_expire_without_chage(chpasswd: StandIn, tmp_path: Path) -> None:
+    chpasswd()
+    passwd = stand_in(tmp_path, "passwd")
+    LinuxSystem().set_password("root", HASH, expire=True)
+    assert passwd.read_text() == "-e -- root"
+
+
+def test_a_password_that_was_set_and_does_not_expire(chpasswd: StandIn, tmp_path: Path) -> None:
+    chpasswd()
+    for spoil in (lambda: None, lambda: stand_in(tmp_path, "chage", 1)):
+        spoil()
+        with pytest.raises(Failed, match="the password is set, but does not expire") as caught:
+            LinuxSystem().set_password("root", Password("pw"), expire=True)
+        assert caught.value.code == "expire_failed"
+
+
+def test_a_password_that_was_not_set_does_not_expire(chpasswd: StandIn, tmp_path: Path) -> None:
+    chpasswd(1, PAM_REFUSES)
+    chage = stand_in(tmp_path, "chage")
+    with pytest.raises(Refused):
+        LinuxSystem().set_password("root", Password("pw"), expire=True)
+    assert not chage.exists()
+
+
+def test_what_the_running_system_tells() -> None:
+    system = LinuxSystem()
+    assert (system.kernel(), system.hostname()) == (os.uname().release, os.uname().nodename)
+    for entry in system.addresses():
+        assert not ipaddress.ip_address(entry["address"]).is_loopback
+        assert entry["interface"]

@@ -1,0 +1,138 @@
+"""Carrying texts that are longer than a node: reading a request's frames, writing a reply's.
+
+Nothing polls: a watch on the frames wakes the agent for each step, the one on the requests when the host withdraws.
+While a text is on its way nothing else is served, so whoever stops in the middle is given up after PATIENCE seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Callable
+
+from agent_protocol.frames import FRAMES, MAX_ALIVE, FramesInfo, Joiner
+from agent_protocol.messages import REQUESTS
+from agent_protocol.outcomes import Failed, Refused
+from agent_protocol.xenstore import Client, StoreError
+
+from .nodes import Events, Nodes, frames_path, request_path
+
+PATIENCE = 30.0
+"""Seconds without any progress after which the other side is given up."""
+
+
+class TransferEnded(Exception):
+    """The root of the reasons for which a text is not carried to its end."""
+
+
+class Withdrawn(TransferEnded):
+    """Raised when the host took the request back: nobody waits for an answer."""
+
+
+class Stalled(TransferEnded):
+    """Raised when the other side did nothing for PATIENCE seconds."""
+
+
+class Stopped(TransferEnded):
+    """Raised when the agent is to end."""
+
+
+class Transfer:
+    """The frames of one request.
+
+    stopping: whether the agent is to end; looked at after each event. clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        store: Client,
+        events: Events,
+        request_id: str,
+        stopping: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._nodes = Nodes(store)
+        self._events = events
+        self._request = request_path(request_id)
+        self._directory = frames_path(request_id)
+        self._stopping = stopping
+        self._clock = clock
+
+    def receive(self, info: FramesInfo) -> str:
+        """The text that the host announced. The frames are removed, in any case.
+
+        Withdrawn when the host took the request back. Refused `frames_incomplete` when frames are missing for too
+        long, or the agent is to end; `frames_corrupt` when they are not those that were announced. Failed
+        `unreadable_request` when the store does not give them to the agent.
+        """
+        joiner = Joiner(info)
+        try:
+            self._store.watch(self._directory, FRAMES)
+            try:
+                self._read_all(joiner)
+            finally:
+                self._end()
+        except (Stalled, Stopped):
+            raise Refused("frames_incomplete", "not all frames of the request came") from None
+        except StoreError as error:
+            raise Failed("unreadable_request", f"the agent cannot read the frames: {error.code}") from None
+        return joiner.text()
+
+    def _read_all(self, joiner: Joiner) -> None:
+        deadline = self._clock() + PATIENCE
+        while not joiner.complete:
+            path = f"{self._directory}/{joiner.next_index}"
+            untrusted = self._nodes.read(path)
+            if untrusted is None:
+                self._wait(deadline)
+                continue
+            joiner.feed(untrusted.decode("ascii", "replace"))
+            self._nodes.remove(path)
+            deadline = self._clock() + PATIENCE
+
+    def send(self, frames: Sequence[str]) -> None:
+        """Write the frames of a reply, of which never more than MAX_ALIVE stand in the store.
+
+        Returns when the host has removed the last of them. Otherwise all are removed: Withdrawn when the host took the
+        request back, Stalled when it stopped reading, Stopped when the agent is to end.
+        """
+        self._store.watch(self._directory, FRAMES)
+        try:
+            self._write_all(frames)
+        finally:
+            self._end()
+
+    def _write_all(self, frames: Sequence[str]) -> None:
+        written = removed = 0
+        deadline = self._clock() + PATIENCE
+        while True:
+            alive = len(self._nodes.children(self._directory))
+            if written - alive > removed:
+                removed = written - alive
+                deadline = self._clock() + PATIENCE
+            if removed == len(frames):
+                return
+            window = frames[written : written + MAX_ALIVE - alive]
+            try:
+                for frame in window:
+                    self._nodes.write(f"{self._directory}/{written}", frame.encode("ascii"))
+                    written += 1
+            except StoreError:
+                # The quota, mostly: the host makes room by reading, or else this stalls.
+                pass
+            self._wait(deadline)
+
+    def _wait(self, deadline: float) -> None:
+        remaining = deadline - self._clock()
+        if remaining <= 0:
+            raise Stalled
+        token = self._events.next_while_busy(remaining)
+        if self._stopping():
+            raise Stopped
+        if token == REQUESTS and self._nodes.read(self._request) is None:
+            raise Withdrawn
+
+    def _end(self) -> None:
+        self._store.unwatch(self._directory, FRAMES)
+        self._nodes.remove(self._directory)
