@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from agent_protocol.hpke import open_box
 from agent_protocol.messages import MessageError, Password
-from agent_protocol.outcomes import Failed, Refused, Unknown, Unsupported
+from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful, Unsupported
 from agent_protocol.sealed import SealedResult
 
 from .agents import AgentInfo

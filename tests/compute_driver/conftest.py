@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from compute_driver.db import migrate
 from compute_driver.db.repository import Repository
@@ -29,6 +30,8 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repository(migrated_database: Path, tmp_path: Path) -> Iterator[Repository]:
     shutil.copy(migrated_database, tmp_path / "xenward.sqlite")
     opened = Repository(f"sqlite:///{tmp_path / 'xenward.sqlite'}")
+    # Nobody pulls the plug here, and waiting for the disk is most of what these tests would do.
+    event.listen(opened._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     yield opened
     opened.close()
 

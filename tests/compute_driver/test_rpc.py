@@ -1,23 +1,25 @@
-"""Both ends of the bus in one process. oslo.messaging uses one global configuration, so they share it here too."""
+"""What crosses the bus, and how it comes out at the other end."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent_protocol.outcomes import Busy, Failed, Refused, Unknown, Unreachable, Unsuccessful, Unsupported
-from compute_driver import concurrency, config, service
+from agent_protocol.outcomes import Busy, Failed, Outcome, Refused, Unknown, Unreachable, Unsuccessful, Unsupported
 from compute_driver.context import RequestContext
 from compute_driver.db.repository import Repository
+from compute_driver.driver import SealedAnswer
 from compute_driver.manager import ComputeManager
+from compute_driver.memory import RepositoryMemory
+from compute_driver.sealing import SealedFailure
 
-from .fakes import FakeDriver
+from .bench import SEALED_VALUE
+from .bus import Switch, serving
+from .fakes import AGENT, FakeDriver
 
 CONTEXT = RequestContext("req-1", "ada")
 CALLER = {"request_id": "req-1", "user": "ada"}
@@ -31,48 +33,19 @@ NEW = {
     "injected_files": [{"path": "/etc/motd", "content": "aGVsbG8="}],
     "ssh_keys": ["ssh-ed25519 AAAA"],
 }
-
-
-class Switch:
-    """Stands between the endpoint, which lives as long as this module's tests, and each test's own manager."""
-
-    manager: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.manager, name)
+SEALED = {"request_id": "id", "value": SEALED_VALUE, "box": ""}
 
 
 @pytest.fixture(scope="module")
 def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Switch]]:
-    directory: Path = tmp_path_factory.mktemp("bus")
-    (directory / "xenward.conf").write_text(f"[DEFAULT]\nhost = here\nstate_path = {directory}\n")
-    missing = object()
-    before = sys.modules.get("eventlet", missing)
-    concurrency.set_up("threading")
-    from compute_driver import rpc
-
-    conf = config.load(str(directory / "xenward.conf"))
-    transport = service.transport(conf)
-    assert service.is_embedded(conf)
-    switch = Switch()
-    server = rpc.server(transport, switch, "here", "threading")  # type: ignore[arg-type]
-    server.start()
-    yield transport, switch
-    server.stop()
-    server.wait()
-    transport.cleanup()
-    conf.reset()
-    conf.clear_default("transport_url")
-    if before is missing:
-        del sys.modules["eventlet"]
-    else:
-        sys.modules["eventlet"] = before  # type: ignore[assignment]
+    with serving(tmp_path_factory.mktemp("bus")) as it:
+        yield it
 
 
 @pytest.fixture
 def driver(bus: tuple[Any, Switch], repository: Repository) -> FakeDriver:
     """The hypervisor behind a fresh manager behind the bus."""
-    it = FakeDriver()
+    it = FakeDriver(RepositoryMemory(repository))
     bus[1].manager = ComputeManager(repository, it, "here")
     return it
 
@@ -96,6 +69,10 @@ def test_every_method_crosses_the_bus(client: Any, driver: FakeDriver) -> None:
     assert (made["display_name"], made["vm_state"]) == ("web", "active")
     client.order(CONTEXT, "set_admin_password", target="web", new_pass=SECRET)
     client.order(CONTEXT, "inject_file", target="web", file={"path": "/a", "content": "aGVsbG8=", "mode": 0o640})
+    client.order(CONTEXT, "add_ssh_keys", target="web", keys=["ssh-ed25519 AAAA"])
+    client.order(CONTEXT, "send_sealed", target="web", action="inject_file", **SEALED)
+    assert client.order(CONTEXT, "trust_agent", target="web") == AGENT.to_dict()
+    assert client.ask(CONTEXT, "get_agent", target="web", action=None) == AGENT.to_dict()
     client.order(CONTEXT, "reboot_instance", target="web", reboot_type="HARD")
     client.order(CONTEXT, "stop_instance", target="web")
     client.order(CONTEXT, "start_instance", target="web")
@@ -109,6 +86,9 @@ def test_every_method_crosses_the_bus(client: Any, driver: FakeDriver) -> None:
         "create",
         "set_admin_password",
         "inject_file",
+        "add_ssh_keys",
+        "inject_file",
+        "trust_agent",
         "reboot",
         "stop",
         "start",
@@ -128,6 +108,33 @@ def test_each_honest_error_crosses_with_outcome_code_and_message(
         client.order(CONTEXT, "build_and_run_instance", **NEW)
     assert type(caught.value) is kind
     assert (caught.value.code, caught.value.message) == ("some_code", "some words")
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.SUCCEEDED])
+def test_what_an_agent_signed_crosses_with_its_answer(
+    client: Any, driver: FakeDriver, repository: Repository, outcome: Outcome
+) -> None:
+    client.order(CONTEXT, "build_and_run_instance", **NEW)
+    driver.answer = SealedAnswer(outcome, "some_code", "the reply", "its box")
+    with pytest.raises(SealedFailure) as caught:
+        client.order(CONTEXT, "send_sealed", target="web", action="set_admin_password", **SEALED)
+    assert caught.value.answer == driver.answer
+    assert (caught.value.outcome, caught.value.code) == (outcome, "some_code")
+    row = repository.list_actions()[-1]
+    assert (row.action, row.outcome, row.code) == ("set_admin_password", outcome, "some_code")
+
+
+def test_an_error_of_the_way_there_is_no_answer_of_the_agents(client: Any, driver: FakeDriver) -> None:
+    client.order(CONTEXT, "build_and_run_instance", **NEW)
+    driver.errors["send_sealed"] = Unknown("unsigned_reply", "not signed")
+    with pytest.raises(Unknown) as caught:
+        client.order(CONTEXT, "send_sealed", target="web", action="set_admin_password", **SEALED)
+    assert (type(caught.value), caught.value.code) == (Unknown, "unsigned_reply")
+
+
+def test_an_agent_that_was_never_met_is_none(client: Any, repository: Repository) -> None:
+    repository.create_instance(uuid="uuid-web", display_name="web", host="here", memory_mb=64, vcpus=1, root_gb=1)
+    assert client.ask(CONTEXT, "get_agent", target="web", action="inject_file") is None
 
 
 def test_an_unforeseen_error_tells_nothing_of_what_it_held(
@@ -207,6 +214,19 @@ MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("inject_file", {"target": "web", "file": {"path": "/a", "content": "aGVsbG8=", "mode": 0o10000}}),
     ("inject_file", {"target": "web", "file": {"path": "/a", "content": "aGVsbG8=", "mode": True}}),
     ("inject_file", {"target": "web", "file": {"path": "/a", "content": "aGVsbG8=", "owner": 0}}),
+    ("add_ssh_keys", {"target": "web", "keys": SECRET}),
+    ("add_ssh_keys", {"target": "web", "keys": [7]}),
+    ("add_ssh_keys", {"target": "web", "keys": None}),
+    ("send_sealed", {"target": "web", "action": "inject_file"}),
+    ("send_sealed", {"target": "web", "action": ["inject_file"], **SEALED}),
+    ("send_sealed", {"target": "web", "action": SECRET, **SEALED}),
+    ("send_sealed", {"target": "web", "action": "inject_file", **SEALED, "value": SECRET}),
+    ("send_sealed", {"target": "web", "action": "inject_file", **SEALED, "value": {"name": SECRET}}),
+    ("send_sealed", {"target": "web", "action": "inject_file", **SEALED, "request_id": 7}),
+    ("send_sealed", {"target": "web", "action": "inject_file", **SEALED, "box": None}),
+    ("send_sealed", {"target": "web", "action": "inject_file", **SEALED, "box": [SECRET]}),
+    ("trust_agent", {"target": ["web"]}),
+    ("get_agent", {"target": {}, "action": None}),
     ("reboot_instance", {"target": "web", "reboot_type": None}),
     ("reboot_instance", {"target": "web", "reboot_type": ["HARD"]}),
     ("stop_instance", {"target": None}),
