@@ -25,6 +25,10 @@ from .wire import Operation, Packet
 DEFAULT_TIMEOUT = 5.0
 """Seconds to wait for the daemon's answer. It answers within a millisecond; only a dead or stuck one does not."""
 
+MAX_EVENTS = 1024
+"""Waiting events beyond which one whose token waits already is dropped, whatever its path: nobody can fill our memory
+by changing ever new nodes below one that we watch, and whoever gets the token looks again anyhow."""
+
 _CHUNK = 65536
 
 _MAX_NUMBER = 0xFFFFFFFF
@@ -283,10 +287,14 @@ class Client:
             if header.operation == Operation.WATCH_EVENT:
                 parts = [part.decode("utf-8", "replace") for part in wire.split_strings(payload)]
                 if len(parts) >= 2:
-                    self._events[WatchEvent(parts[0], parts[1])] = None
+                    self._queue(WatchEvent(parts[0], parts[1]))
             elif header.request_id in self._replies:
                 self._replies[header.request_id] = Packet(*header[:3], payload)
             # Anything else answers a request that timed out: nobody waits for it.
+
+    def _queue(self, event: WatchEvent) -> None:
+        if len(self._events) < MAX_EVENTS or all(waiting.token != event.token for waiting in self._events):
+            self._events[event] = None
 
     def _fail(self, reason: str) -> None:
         with self._condition:

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 
 from agent_protocol import wire
 from agent_protocol.wire import Operation, Packet
-from agent_protocol.xenstore import Client, StoreClosed, StoreError, StoreTimeout, WatchEvent, XenStoreError, connect
+from agent_protocol.xenstore import (
+    MAX_EVENTS,
+    Client,
+    StoreClosed,
+    StoreError,
+    StoreTimeout,
+    WatchEvent,
+    XenStoreError,
+    connect,
+)
 from tests.agent_protocol.store import DEADLINE, StandIn, in_background
 
 
@@ -223,4 +232,27 @@ def test_whatever_the_daemon_sends_the_client_ends_with_its_own_errors(
         with contextlib.suppress(XenStoreError):
             operation(daemon.client)
     finally:
+        daemon.close()
+
+
+class TestFlood:
+    def test_ever_new_paths_do_not_fill_the_memory_and_no_token_is_forgotten(self) -> None:
+        daemon = StandIn(timeout=DEADLINE)
+
+        def flood() -> None:
+            for number in range(3 * MAX_EVENTS):
+                daemon.send(event_packet(f"/flood/{number}", "flood"))
+            daemon.send(event_packet("/quiet", "quiet"))
+
+        flooding = in_background(flood)
+        # A question goes behind the flood, so its answer means that all of it was read.
+        asking = in_background(lambda: daemon.client.read("/x"))
+        flooding.result(DEADLINE)
+        daemon.answer(daemon.request(), b"")
+        asking.result(DEADLINE)
+        seen = []
+        while (event := daemon.client.next_event(0.0)) is not None:
+            seen.append(event)
+        assert len(seen) <= MAX_EVENTS + 1
+        assert {event.token for event in seen} == {"flood", "quiet"}
         daemon.close()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from agent_protocol.adverts import verify_advert
 from agent_protocol.legacy import AgentExchange
-from agent_protocol.messages import ADVERT
-from agent_protocol.xenstore import Client, connect
-from compute_driver.agents import SEALED, AgentInfo
+from agent_protocol.xenstore import connect
+from compute_driver.xenapi import vms
+from compute_driver.xenapi.session import Connection, XenServer
 from guest_agent import VERSION
 from guest_agent.agent import Agent
 from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Context, features
@@ -22,24 +21,56 @@ from guest_agent.system.directory import DirectorySystem
 from .house import SECONDS, House
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Wanted:
+    """The least that a VM is made from."""
+
+    display_name: str
+    uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    memory_mb: int = 64
+    vcpus: int = 1
+    root_gb: int = 1
+
+
+@dataclass(frozen=True)
 class FleetGuest:
-    """One of them. vm: its uuid. agent: what a host knows that has read its advert."""
+    """One guest of the fleet. vm: its uuid. root: its root directory."""
 
     vm: str
     domid: str
     root: Path
-    agent: AgentInfo = AgentInfo("", (), SEALED)
-
-
-def boot(xenapi: Any, template: Mapping[str, Any], number: int) -> str:
-    """Make a VM and start it; its reference."""
-    ref = str(xenapi.VM.create({**template, "name_label": f"fleet-{number}"}))
-    xenapi.VM.start(ref, False, False)
-    return ref
 
 
 @contextmanager
-def fleet(home: House, size: int) -> Iterator[list[FleetGuest]]:
-    """Guests with agents that serve. `home` must boot its guests without any."""
-    home.create_without_agent("template")
+def xenserver(home: House) -> Iterator[XenServer]:
+    """XenServer through the driver's own session."""
+    simulator = home.simulator
+    server = XenServer(Connection(simulator.url, simulator.username, simulator.password, timeout=SECONDS))
+    yield server
+    server.close()
+
+
+def boot(home: House, server: XenServer, size: int) -> list[FleetGuest]:
+    """That many guests, without disks or interfaces. `home` must boot its guests without an agent."""
+    guests = []
+    for number in range(size):
+        ref = server.call("VM.create", vms._record(_Wanted(f"fleet-{number}")))
+        server.call("VM.start", ref, False, False)
+        record = server.call("VM.get_record", ref)
+        guests.append(FleetGuest(record["uuid"], record["domid"], home.simulator.guest_root(record["uuid"])))
+    return guests
+
+
+@contextmanager
+def agents_in(home: House, guests: list[FleetGuest]) -> Iterator[None]:
+    """The real agent in each of the guests, while the block runs."""
+    with ExitStack() as stack:
+        for guest in guests:
+            socket = home.simulator.xenstore_socket.with_name(f"domain-{guest.domid}")
+            context = Context(DirectorySystem(str(guest.root)), AgentExchange(), VERSION, features(COMMANDS))
+            agent = Agent(connect(str(socket), timeout=SECONDS), COMMANDS, SEALED_COMMANDS, context)
+            thread = threading.Thread(target=agent.run, name=f"agent-{guest.domid}", daemon=True)
+            thread.start()
+            stack.callback(thread.join, SECONDS)
+            stack.callback(agent.stop)
+        yield

@@ -114,7 +114,10 @@ class WindowsAgent:
         self._key = Key()
         self._commands: dict[str, Callable[[str], Answer]] = {
             "version": lambda value: (SUCCESS, "1.3.2.0"),
-            "features": lambda value: (SUCCESS, "version,features,keyinit,password,resetnetwork,injectfile,kmsactivate"),
+            "features": lambda value: (
+                SUCCESS,
+                "version,features,keyinit,password,resetnetwork,injectfile,kmsactivate",
+            ),
             "keyinit": lambda value: ("D0", self._key.agree(value)),
             "password": self._password,
             "injectfile": self._injectfile,

@@ -28,15 +28,18 @@ def main() -> int:
     """`tools/bench`: prints medians and extremes; the machine's noise is in them."""
     parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="runs of each operation (default: %(default)s)")
+    parser.add_argument(
+        "--protocol", default="prefer-sealed", help="how the agent is spoken to, or `legacy` (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="xenward-bench-") as name:
         state = Path(name)
         with (
             SimulatorProcess(["--state", str(state / "xenserver")]) as simulator,
-            embedded.client(embedded.write_settings(state, simulator)) as client,
+            embedded.client(embedded.write_settings(state, simulator, options.protocol)) as client,
         ):
-            seconds = _measure(client, options.rounds)
+            seconds = _measure(client, options.rounds, large_files=options.protocol != "legacy")
     if options.json:
         print(json.dumps({what: _summary(runs) for what, runs in seconds.items()}))
     else:
@@ -44,7 +47,7 @@ def main() -> int:
     return 0
 
 
-def _measure(client: Any, rounds: int) -> dict[str, list[float]]:
+def _measure(client: Any, rounds: int, *, large_files: bool) -> dict[str, list[float]]:
     def order(method: str, **arguments: Any) -> None:
         client.order(RequestContext.new(NAME), method, **arguments)
 
@@ -60,13 +63,23 @@ def _measure(client: Any, rounds: int) -> dict[str, list[float]]:
             ssh_keys=[],
         )
 
-    file = InjectedFile("/root/file", bytes(512), 0o600).to_dict()
+    from compute_driver.caller import Caller
+
+    def put(size: int) -> None:
+        Caller(client, RequestContext.new(NAME)).put_file(NAME, InjectedFile("/root/file", bytes(size), 0o600))
+
     operations: dict[str, Callable[[], Any]] = {
         "set_admin_password": lambda: order("set_admin_password", target=NAME, new_pass=passwords.generate().value),
-        "inject_file": lambda: order("inject_file", target=NAME, file=file),
+        "set_admin_password, sealed by the caller": lambda: Caller(client, RequestContext.new(NAME)).set_password(
+            NAME, passwords.generate()
+        ),
+        "inject_file, 512 bytes": lambda: put(512),
+        "inject_file, 1 MiB": lambda: put(1024 * 1024),
         "get_instance": lambda: client.ask(RequestContext.new(NAME), "get_instance", target=NAME),
         "reboot_instance HARD": lambda: order("reboot_instance", target=NAME, reboot_type="HARD"),
     }
+    if not large_files:
+        del operations["inject_file, 1 MiB"]
     seconds = {"build_and_run_instance": [_timed(create)]}
     for what, operation in operations.items():
         seconds[what] = [_timed(operation) for _ in range(rounds)]

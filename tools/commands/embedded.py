@@ -11,13 +11,14 @@ from compute_driver import concurrency, config
 from tools.simulator.process import SimulatorProcess
 
 
-def write_settings(state: Path, simulator: SimulatorProcess) -> Path:
+def write_settings(state: Path, simulator: SimulatorProcess, agent_protocol: str = "prefer-sealed") -> Path:
     """A configuration file for `xenward` that names the simulated XenServer; only its owner may read it."""
     settings = state / "xenward.conf"
     settings.touch(mode=0o600)
     settings.write_text(
         f"[DEFAULT]\nhost = simulated\nstate_path = {state}\n\n"
-        f"[xenserver]\nurl = {simulator.url}\nusername = {simulator.username}\npassword = {simulator.password}\n"
+        f"[xenserver]\nurl = {simulator.url}\nusername = {simulator.username}\npassword = {simulator.password}\n\n"
+        f"[agent]\nprotocol = {agent_protocol}\n"
     )
     return settings
 

@@ -11,6 +11,9 @@ from tools.commands.environment import CHECKOUT, VIRTUAL_ENVIRONMENT
 
 _BIN = str(VIRTUAL_ENVIRONMENT / "bin")
 
+_WORKERS = "2"
+"""Tests wait for processes more than they compute; two at a time are kind to a small machine."""
+
 CHECKS = {
     "ruff check": [f"{_BIN}/ruff", "check", "."],
     "ruff format": [f"{_BIN}/ruff", "format", "--check", "."],
@@ -28,7 +31,7 @@ def main() -> int:
     parser.add_argument("--no-checks", action="store_true", help="tests only")
     options, for_pytest = parser.parse_known_args()
     failed = [] if options.no_checks else [name for name in CHECKS if not _passes(name)]
-    pytest = [f"{_BIN}/python", "-m", "pytest", *(["--all"] if options.all else []), *for_pytest]
+    pytest = [f"{_BIN}/python", "-m", "pytest", "-n", _WORKERS, *(["--all"] if options.all else []), *for_pytest]
     tests = subprocess.run(pytest, cwd=CHECKOUT, check=False).returncode
     for name in failed:
         print(f"FAILED check: {name}", file=sys.stderr)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 import os
 import pty
 import re
 import select
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,81 +23,17 @@ from agent_protocol.outcomes import (
     Unsuccessful,
     Unsupported,
 )
+from compute_driver.cli import agent, server
 from compute_driver.cli import main as cli
 from compute_driver.cli.base import EXIT_STATUS
-from compute_driver.cli.server import COMMANDS
-from compute_driver.context import RequestContext
 
+from .service import INSTANCE, SECRET, Service, run, shown, types
+
+COMMANDS: dict[str, Any] = {**server.COMMANDS, **agent.COMMANDS}
 CHECKOUT = Path(__file__).resolve().parents[3]
-SECRET = "hunter2 Pass-word"
 DEADLINE = 30.0
-INSTANCE = {
-    "id": 1,
-    "uuid": "uuid-web",
-    "display_name": "web",
-    "vm_state": "active",
-    "task_state": None,
-    "power_state": 1,
-    "created_at": "2026-03-01T12:00:00.000000+00:00",
-    "deleted": 0,
-    "deleted_at": None,
-    "terminated_at": None,
-}
-
-
-class Service:
-    """Stands for rpc.ComputeClient. `answer`: what each call gives, or raises."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
-        self.answer: Any = INSTANCE
-
-    def order(self, context: RequestContext, method: str, **arguments: Any) -> Any:
-        assert context.request_id.startswith("req-")
-        self.calls.append((method, arguments))
-        if isinstance(self.answer, BaseException):
-            raise self.answer
-        return self.answer
-
-    ask = order
-
-
-@pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """The service that the command calls. The command's changes to the process's logging are taken back."""
-    it = Service()
-    monkeypatch.setattr("sys.argv", ["xenward"])
-    monkeypatch.setattr(cli.XenwardApp, "NAME", "xenward")
-    monkeypatch.setattr(cli.XenwardApp, "client", property(lambda _: it))
-    root, ours = logging.getLogger(), logging.getLogger("compute_driver")
-    before = root.level, list(root.handlers), ours.level
-    yield it
-    root.setLevel(before[0])
-    root.handlers[:] = before[1]
-    ours.setLevel(before[2])
-
-
-def run(*arguments: str) -> int:
-    """`xenward …`, in this process."""
-    try:
-        return cli.main(list(arguments))
-    except SystemExit as exit_:
-        # argparse ends a process whose command line is wrong.
-        return int(exit_.code or 0)
-
-
-def shown(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out)
-
-
-def types(monkeypatch: pytest.MonkeyPatch, text: str | bytes) -> None:
-    """Standard input holds that, and is no terminal."""
-    data = text if isinstance(text, bytes) else text.encode()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
-
-
+NO_MODE = {"mode": None, "owner": None}
 ORDERS = [
-    (("server", "create", "web"), "build_and_run_instance"),
     (("server", "delete", "web"), "terminate_instance"),
     (("server", "start", "web"), "start_instance"),
     (("server", "stop", "web"), "stop_instance"),
@@ -109,7 +41,13 @@ ORDERS = [
     (("server", "password", "set", "web", "--generate"), "set_admin_password"),
     (("server", "file", "put", "web", "/dev/null", "/etc/motd"), "inject_file"),
 ]
-QUESTIONS = [("server", "list"), ("server", "show", "web"), ("server", "actions"), ("server", "actions", "web")]
+QUESTIONS = [
+    ("agent", "show", "web"),
+    ("server", "list"),
+    ("server", "show", "web"),
+    ("server", "actions"),
+    ("server", "actions", "web"),
+]
 ERRORS = [kind("some_code", "some words") for kind in (Refused, Unsupported, Busy, Failed, Unreachable, Unknown)]
 
 
@@ -273,10 +211,10 @@ def test_bytes_that_are_no_text_are_refused(
 
 def test_a_generated_password_is_shown_and_sent(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     made = []
-    for command, argument in ((("create", "web"), "admin_password"), (("password", "set", "web"), "new_pass")):
+    for command in (("create", "web"), ("password", "set", "web")):
         assert run("server", *command, "--generate", "-f", "json") == 0
         made.append(shown(capsys)["admin_password"])
-        assert service.calls[-1][1][argument] == made[-1]
+        assert service.calls[-1][1]["new_pass"] == made[-1]
     # Without any option a new instance gets one, too.
     assert run("server", "create", "web", "-f", "json") == 0
     made.append(shown(capsys)["admin_password"])
@@ -345,19 +283,26 @@ def test_a_new_instance_gets_what_was_asked_for(service: Service, tmp_path: Path
     options = ("--memory", "512", "--vcpus", "2", "--disk", "3", "--key-file", str(tmp_path / "keys"))
     files = ("--file", f"/etc/x={tmp_path}/a=b", "--file", "/etc/empty=/dev/null")
     assert run("server", "create", "web", "--generate", *options, *files) == 0
-    (call,) = service.calls
-    del call[1]["admin_password"]
-    assert call[1] == {
-        "display_name": "web",
-        "memory_mb": 512,
-        "vcpus": 2,
-        "root_gb": 3,
-        "ssh_keys": ["ssh-ed25519 AAAA ada", "ssh-rsa BBBB"],
-        "injected_files": [
-            {"path": "/etc/x", "content": "AP8=", "mode": None, "owner": None},
-            {"path": "/etc/empty", "content": "", "mode": None, "owner": None},
-        ],
-    }
+    made, password, keys, *put = service.calls
+    # Without its secrets: there is no agent to seal them to before it has booted.
+    assert made == (
+        "build_and_run_instance",
+        {
+            "display_name": "web",
+            "memory_mb": 512,
+            "vcpus": 2,
+            "root_gb": 3,
+            "admin_password": None,
+            "injected_files": [],
+            "ssh_keys": [],
+        },
+    )
+    assert (password[0], password[1]["target"]) == ("set_admin_password", "uuid-web")
+    assert keys == ("add_ssh_keys", {"target": "uuid-web", "keys": ["ssh-ed25519 AAAA ada", "ssh-rsa BBBB"]})
+    assert put == [
+        ("inject_file", {"target": "uuid-web", "file": {"path": "/etc/x", "content": "AP8=", **NO_MODE}}),
+        ("inject_file", {"target": "uuid-web", "file": {"path": "/etc/empty", "content": "", **NO_MODE}}),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import sqlite3
 import stat
 import time
 import traceback
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from compute_driver.db.engine import open_engine
 from compute_driver.db.repository import Repository
 from compute_driver.errors import DatabaseUnavailable
 
-PASSWORD, USER, DATABASE = (f"{word}{uuid.uuid4().hex}" for word in ("p", "u", "d"))
+PASSWORD, USER, DATABASE = (f"{word}5e0c1a6d94b7f283" for word in ("p", "u", "d"))
 """Made up at run time, so that a traceback's own source lines do not hold them."""
 
 

@@ -15,5 +15,5 @@ def test_it_reports_every_operation() -> None:
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
-    assert {"build_and_run_instance", "set_admin_password", "inject_file", "get_instance"} <= measured.keys()
+    assert {"build_and_run_instance", "set_admin_password", "inject_file, 1 MiB", "get_instance"} <= measured.keys()
     assert all(0 < runs["least"] <= runs["median"] <= runs["most"] for runs in measured.values())

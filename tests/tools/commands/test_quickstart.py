@@ -31,7 +31,7 @@ def test_it_ends_with_one_line_that_proves_everything() -> None:
     assert findings["password_verified"] is True
     assert findings["old_password_rejected"] is True
     assert findings["file_verified"] is True
-    assert findings["protocol"] == "legacy"
+    assert findings["protocol"] == "sealed"
     assert all(findings[name] > 0 for name in ("boot_seconds", "password_seconds", "file_seconds"))
     assert {action["outcome"] for action in findings["actions"]} == {"succeeded"}
     assert {"create", "create/boot", "set_admin_password", "inject_file"} <= {
