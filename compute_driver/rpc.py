@@ -169,13 +169,12 @@ class ComputeEndpoint:
         return [action.to_dict() for action in self._manager.list_actions(target)]
 
 
-def server(transport: Any, manager: ComputeManager, host: str, executor: str) -> Any:
-    """An RPC server for `host`, to be started and stopped. executor: `threading` or `eventlet`."""
+def server(transport: Any, manager: ComputeManager, host: str) -> Any:
+    """An RPC server for `host`, to be started and stopped. It runs calls as concurrency.set_up has prepared."""
     return oslo_messaging.get_rpc_server(
         transport,
         oslo_messaging.Target(exchange=EXCHANGE, topic=TOPIC, server=host),
         [ComputeEndpoint(manager)],
-        executor=executor,
         access_policy=oslo_messaging.DefaultRPCAccessPolicy,
     )
 

@@ -71,7 +71,7 @@ def running(conf: Any, bus: Any, *, drain: bool = True) -> Iterator[None]:
     )
     manager = ComputeManager(repository, driver, conf.host)
     with _presence(conf, manager.close_unfinished):
-        server = rpc.server(bus, manager, conf.host, conf.concurrency_backend)
+        server = rpc.server(bus, manager, conf.host)
         server.start()
         try:
             yield

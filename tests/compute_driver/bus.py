@@ -33,7 +33,7 @@ def serving(directory: Path) -> Iterator[tuple[Any, Switch]]:
     transport = service.transport(conf)
     assert service.is_embedded(conf)
     switch = Switch()
-    server = rpc.server(transport, switch, "here", "threading")  # type: ignore[arg-type]
+    server = rpc.server(transport, switch, "here")  # type: ignore[arg-type]
     server.start()
     yield transport, switch
     server.stop()

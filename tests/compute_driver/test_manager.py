@@ -64,8 +64,14 @@ def test_a_success_is_recorded_and_gives_the_turn_back(bench: Bench, operation: 
     assert bench.repository.unfinished_actions("here") == []
 
 
-@every_operation
-@pytest.mark.parametrize("kind", [Refused, Unsupported, Busy, Failed, Unreachable, Unknown])
+KINDS = [Refused, Unsupported, Busy, Failed, Unreachable, Unknown]
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [(OPERATIONS[0], kind) for kind in KINDS] + list(zip(OPERATIONS[1:], KINDS * 2)),
+    ids=lambda value: value.name() if isinstance(value, Operation) else value.__name__,
+)
 def test_each_error_is_recorded_sets_no_values_and_gives_the_turn_back(
     bench: Bench, operation: Operation, kind: type[Unsuccessful]
 ) -> None:

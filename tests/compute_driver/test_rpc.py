@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from compute_driver.memory import RepositoryMemory
 from compute_driver.sealing import SealedFailure
 
 from .bench import SEALED_VALUE
-from .bus import Switch, serving
+from .bus import Switch
 from .fakes import AGENT, FakeDriver
 
 CONTEXT = RequestContext("req-1", "ada")
@@ -34,12 +33,6 @@ NEW = {
     "ssh_keys": ["ssh-ed25519 AAAA"],
 }
 SEALED = {"request_id": "id", "value": SEALED_VALUE, "box": ""}
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Switch]]:
-    with serving(tmp_path_factory.mktemp("bus")) as it:
-        yield it
 
 
 @pytest.fixture

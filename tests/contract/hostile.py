@@ -50,7 +50,7 @@ class Hostile:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
-    def bytes(self, limit: int = 64) -> bytes:
+    def some_bytes(self, limit: int = 64) -> bytes:
         return self.random.randbytes(self.random.randrange(limit))
 
     def value(self, depth: int = 2) -> Any:
@@ -59,7 +59,7 @@ class Hostile:
         if kind < 4:
             return self.random.choice(SCALARS)
         if kind < 6:
-            return base64.b64encode(self.bytes(200)).decode()
+            return base64.b64encode(self.some_bytes(200)).decode()
         if kind == 6:
             return [self.value(depth - 1) for _ in range(self.random.randrange(4))]
         return {str(self.random.choice(SCALARS)): self.value(depth - 1) for _ in range(self.random.randrange(4))}
@@ -73,7 +73,7 @@ class Hostile:
             if kind == 0:
                 del found[at:]
             elif kind == 1:
-                found[at:at] = self.bytes(8)
+                found[at:at] = self.some_bytes(8)
             elif kind == 2:
                 del found[at : at + self.random.randint(1, 8)]
             elif found:
@@ -99,7 +99,7 @@ class Hostile:
         if kind == 0:
             return self.random.choice(TEXTS)
         if kind == 1:
-            return self.bytes(MAX_VALUE)
+            return self.some_bytes(MAX_VALUE)
         value = self.value()
         text = value if kind == 2 else json.dumps(value)
         members = {"name": self.random.choice(COMMANDS), "value": text}
@@ -132,10 +132,10 @@ class Hostile:
     def packet(self, paths: tuple[str, ...]) -> bytes:
         """A XenStore packet, which breaks some rule or other or is only strange."""
         operation = self.random.choice((*range(20), 21, 99, 0xFFFFFFFF))
-        parts = [self.random.choice(paths).encode(), self.bytes(32), b"token", b"n0", b"r7", b""]
+        parts = [self.random.choice(paths).encode(), self.some_bytes(32), b"token", b"n0", b"r7", b""]
         payload = b"\0".join(self.random.choice(parts) for _ in range(self.random.randrange(4)))
         if self.random.random() < 0.2:
-            payload = self.bytes(4096)
+            payload = self.some_bytes(4096)
         length = len(payload) if self.random.random() < 0.9 else self.random.choice((0, 1, 4097, 0xFFFFFFFF))
         transaction = 0 if self.random.random() < 0.8 else self.random.getrandbits(32)
         return struct.pack("<IIII", operation, self.random.getrandbits(32), transaction, length) + payload

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tools.packages import dom0_plugin
 from tools.simulator.process import SimulatorProcess
@@ -90,7 +91,7 @@ class RecordedHouse(House):
         self.said.append(done.stderr)
         return done
 
-    def traffic(self) -> list[dict[str, str]]:
+    def traffic(self) -> list[dict[str, Any]]:
         """XenStore's packets so far; `payload` is in base64."""
         with (self.directory / "xenstore").open() as file:
             return [json.loads(line) for line in file]

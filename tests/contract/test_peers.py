@@ -113,9 +113,6 @@ def test_a_nova_agent_does_what_we_ask(directory: Path) -> None:
         assert home.xenward("server", "show", "web").shown["agent_protocol"] == "legacy"
 
         # It says success to everything that it does not know, and so it is not asked for such things.
-        (directory / "key.pub").write_text(
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me\n"
-        )
         before = {path: path.read_bytes() for path in guest.rglob("*") if path.is_file()}
         ended(put(home, directory / "file", "/etc/other", "--mode", "0644"), "unsupported", "file_mode_unsupported")
         ended(put(home, directory / "file", "/etc/a,b"), "unsupported", "file_path_unsupported")
