@@ -19,7 +19,7 @@ from .bench import Bench
 from .bus import Switch, serving
 from .fakes import FakeDriver
 from .sealed_driver import SealedDriver
-from .wire import CONTEXT, NEW, Wire, calling
+from .wire import CONTEXT, NEW, Direct, Wire, calling
 
 
 @pytest.fixture(scope="session")

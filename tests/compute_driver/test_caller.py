@@ -100,8 +100,8 @@ def test_the_password_that_the_guest_made_for_an_rsa_key_is_for_its_owner_alone(
     assert set(made) == {"user", "ciphertext"}
     oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
     assert private.decrypt(base64.b64decode(made["ciphertext"]), oaep) == GENERATED.encode()
-    for keys in ([], [public, public]):
-        assert error_of(lambda keys=keys: caller.generate_password_for_rsa("web", keys)).code == "bad_key"
+    assert error_of(lambda: caller.generate_password_for_rsa("web", [])).code == "bad_key"
+    assert error_of(lambda: caller.generate_password_for_rsa("web", [public, public])).code == "bad_key"
     assert len(sealed_driver.guest.done) == 1
 
 
@@ -147,7 +147,7 @@ def test_a_made_password_that_would_play_tricks_on_a_terminal_is_unknown(
 
 @pytest.mark.parametrize(
     ("action", "outcome"),
-    zip([*OPERATIONS, *OPERATIONS], [o for o in Outcome if o not in (Outcome.SUCCEEDED, Outcome.UNREACHABLE)]),
+    list(zip([*OPERATIONS, *OPERATIONS], [o for o in Outcome if o not in (Outcome.SUCCEEDED, Outcome.UNREACHABLE)])),
 )
 def test_the_agents_own_words_are_for_the_caller(
     caller: Any, wire: Wire, sealed_driver: SealedDriver, repository: Repository, action: str, outcome: Outcome

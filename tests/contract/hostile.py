@@ -24,16 +24,16 @@ TEXTS = (b"", b"\0", b"{", b"[]", b"null", b"NaN", b'""', b"\xff\xfe{", b"[" * 1
          b'{"name":1}', b'{"name":"version"}', b'{"name":"version","name":"x"}', b'{"value":""}', b"\xef\xbb\xbf{}",
          b'{"name":"\\ud800","value":"\\udfff"}', b"x" * MAX_VALUE)  # fmt: skip
 
-REQUESTS_SENT = 4000
-SEALED_SENT = 2400
-FRAMED_SENT = 300
+REQUESTS_SENT = 3000
+SEALED_SENT = 2000
+FRAMED_SENT = 250
 PACKETS_TO_THE_STORE = 4000
-PACKETS_TO_THE_AGENT = 2400
-ADVERTS_READ = 2000
-REPLIES_READ = 2500
-BOXES_OPENED = 1500
-FRAMES_JOINED = 1500
-OPERATIONS = 1500
+PACKETS_TO_THE_AGENT = 2000
+ADVERTS_READ = 3000
+REPLIES_READ = 3000
+BOXES_OPENED = 2000
+FRAMES_JOINED = 2000
+OPERATIONS = 2000
 
 TOTAL = sum(
     (

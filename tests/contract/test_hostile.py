@@ -200,20 +200,16 @@ def test_packets_to_the_agent(hostile: Hostile, directory: Path) -> None:
     while sent < PACKETS_TO_THE_AGENT:
         ours, theirs = socket.socketpair()
         # By then the agent has nothing to ask, and waits.
-        ours.settimeout(0.1)
+        ours.settimeout(0.003)
         system = DirectorySystem(str(directory / "guest"))
         context = Context(system, AgentExchange(), "1", features(COMMANDS))
-        agent = Agent(Client(theirs.detach(), timeout=5.0), COMMANDS, SEALED_COMMANDS, context)
+        agent = Agent(Client(theirs.detach(), timeout=0.2), COMMANDS, SEALED_COMMANDS, context)
         ended: list[BaseException | None] = []
         thread = threading.Thread(target=_run, args=(agent, ended), daemon=True)
         thread.start()
         with ours, contextlib.suppress(OSError):
             for _ in range(hostile.random.randint(5, 60)):
-                request = ours.recv(65536)
-                if not request:
-                    break
-                operation, request_id = struct.unpack_from("<II", request)
-                ours.sendall(_answer(hostile, operation, request_id))
+                ours.sendall(_packet(hostile, _received(ours)))
                 sent += 1
         thread.join(20.0)
         assert not thread.is_alive()
@@ -231,8 +227,25 @@ def _run(agent: Agent, ended: list[BaseException | None]) -> None:
         ended.append(error)
 
 
-def _answer(hostile: Hostile, operation: int, request_id: int) -> bytes:
-    """One that the agent takes for an answer, mostly; sometimes with an event before it."""
+def _received(ours: socket.socket) -> bytes:
+    """The agent's next packet; nothing when it waits for an event. OSError when it is gone."""
+    try:
+        received = ours.recv(65536)
+    except TimeoutError:
+        return b""
+    if not received:
+        raise OSError
+    return received
+
+
+def _packet(hostile: Hostile, request: bytes) -> bytes:
+    """What the agent takes for an answer, mostly; sometimes with an event before it."""
+    words = [b"data/host", b"stop", ADVERT.encode(), b"\xff", b""]
+    event = b"\0".join(hostile.random.choice(words) for _ in range(2))
+    event = struct.pack("<IIII", 15, 0, 0, len(event)) + event
+    if not request:
+        return event
+    operation, request_id = struct.unpack_from("<II", request)
     kind = hostile.random.randrange(30)
     if kind == 0:
         return hostile.packet(PATHS)
@@ -247,9 +260,4 @@ def _answer(hostile: Hostile, operation: int, request_id: int) -> bytes:
             hostile.random.choice([b"ENOENT\0", b"EACCES\0", b"ENOSPC\0", b"E2BIG\0", b"\xff", b""]),
         )
     data = struct.pack("<IIII", operation, request_id, 0, len(payload)) + payload
-    if kind > 24:
-        event = b"\0".join(
-            hostile.random.choice([b"data/host", b"stop", ADVERT.encode(), b"\xff", b""]) for _ in range(2)
-        )
-        data = struct.pack("<IIII", 15, 0, 0, len(event)) + event + data
-    return data
+    return event + data if kind > 24 else data

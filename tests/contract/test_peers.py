@@ -110,15 +110,12 @@ def test_a_nova_agent_does_what_we_ask(directory: Path) -> None:
         assert put(home, directory / "file", "/etc/file").status == 0
         assert (guest / "etc/file").read_text() == "a,b\n"
         assert legacy_uses(home) >= 3
-        assert home.xenward("server", "show", "web").shown["agent_protocol"] == "legacy"
 
         # It says success to everything that it does not know, and so it is not asked for such things.
         before = {path: path.read_bytes() for path in guest.rglob("*") if path.is_file()}
         ended(put(home, directory / "file", "/etc/other", "--mode", "0644"), "unsupported", "file_mode_unsupported")
         ended(put(home, directory / "file", "/etc/a,b"), "unsupported", "file_path_unsupported")
         ended(home.xenward("server", "password", "generate", "web"), "unsupported", "agent_not_sealed")
-        (directory / "large").write_bytes(b"x" * 2000)
-        ended(put(home, directory / "large", "/etc/large"), "refused", "request_too_large")
         assert {path: path.read_bytes() for path in guest.rglob("*") if path.is_file()} == before
 
 
@@ -143,18 +140,17 @@ def test_a_nova_agent_at_its_own_pace(own_pace: tuple[House, str, subprocess.Pop
 
 
 def test_a_windows_agent_does_what_we_ask(directory: Path) -> None:
-    with rackspace(directory, "windows", timeout="2") as home:
+    with rackspace(directory, "windows", timeout="1") as home:
         instance = home.create()
         guest = home.guest(instance)
         assert (guest / "administrator-password").read_text() == FIRST_PASSWORD
-        # 16 bytes with their line break, so that there is a whole block of padding.
-        for password in (SECOND_PASSWORD, "fifteen-letters"):
-            assert home.set_password(password).status == 0
-            assert (guest / "administrator-password").read_text() == password
+        # 16 bytes with its line break, so that there is a whole block of padding.
+        assert home.set_password("fifteen-letters").status == 0
+        assert (guest / "administrator-password").read_text() == "fifteen-letters"
         (directory / "file").write_text("a,b\r\n")
         assert put(home, directory / "file", "/temp/file.txt").status == 0
         assert (guest / "temp/file.txt").read_bytes() == b"a,b\r\n"
-        assert legacy_uses(home) >= 4
+        assert legacy_uses(home) >= 3
 
         refused = put(home, directory / "file", "/temp/script.ps1")
         ended(refused, "failed", "agent_error")
@@ -166,7 +162,7 @@ def test_a_windows_agent_does_what_we_ask(directory: Path) -> None:
 
 @pytest.mark.xfail(strict=True, reason="the agent answers success, and our host cannot tell that it set question marks")
 def test_a_password_that_a_windows_agent_cannot_read_is_no_success(directory: Path) -> None:
-    with rackspace(directory, "windows", timeout="2") as home:
+    with rackspace(directory, "windows", timeout="1") as home:
         instance = home.create()
         done = home.set_password("пароль-ß")
         told = (home.guest(instance) / "administrator-password").read_text()

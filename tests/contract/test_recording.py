@@ -112,7 +112,6 @@ def whole_run(home: RecordedHouse, secrets: Secrets, searched: Callable[[], None
     ended(home.verbose(*password, stdin=REFUSED + "\n"), "refused", "password_policy")
     unknown = ("server", "password", "set", "nobody", "--password-stdin")
     ended(home.verbose(*unknown, stdin=NOBODYS + "\n"), "refused", "instance_not_found")
-    assert home.verbose("server", "actions", "web").status == 0
     for command in (("stop",), ("start",), ("reboot", "--hard")):
         assert home.verbose("server", *command, "web").status == 0
     assert home.opens(instance, for_rsa)
@@ -293,7 +292,6 @@ def test_what_was_recorded_has_no_effect_again(recorded: RecordedHouse, secrets:
         outcomes = player.play(tape, rename=True)
         assert ("refused", "bad_box") in outcomes
         assert outcomes <= REFUSALS
-        assert player.play(tape, rename=False) <= REFUSALS
 
         advert = player.advert()
         os.kill(home.agent_pid(instance), signal.SIGKILL)

@@ -66,7 +66,12 @@ def test_agents_that_were_known_before_the_sealed_protocol_stay_known(database_u
     for number in (1, 2):
         name = f"uuid-{number}"
         repository.create_instance(uuid=name, display_name=name, host="here", memory_mb=64, vcpus=1, root_gb=1)
-        told = {"identity": "A" * 44, "key_id": "0123456789abcdef", "key_public": "B" * 44, "guest": "vm-uuid"}
+        told: dict[str, Any] = {
+            "identity": "A" * 44,
+            "key_id": "0123456789abcdef",
+            "key_public": "B" * 44,
+            "guest": "vm-uuid",
+        }
         repository.save_agent(name, version="2.0", features=["password"], protocol="sealed", clock_offset=7, **told)
     repository.close()
     before = agent_rows(database_url)

@@ -303,7 +303,12 @@ def test_the_identity_and_keys_of_an_agent_are_columns_of_their_own(repository: 
         0,
         "",
     )
-    told = {"identity": "A" * 44, "key_id": "0123456789abcdef", "key_public": "B" * 44, "guest": "vm-uuid"}
+    told: dict[str, Any] = {
+        "identity": "A" * 44,
+        "key_id": "0123456789abcdef",
+        "key_public": "B" * 44,
+        "guest": "vm-uuid",
+    }
     for offset in (-(2**31) + 1, 2**31 - 1):
         saved = repository.save_agent(
             made.uuid, version="2.0", features=[], protocol="sealed", clock_offset=offset, **told

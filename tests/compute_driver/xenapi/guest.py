@@ -16,7 +16,7 @@ from compute_driver.xenapi.agent import GuestAgents
 from compute_driver.xenapi.vms import VM
 
 from ..sealed_agent import VM_UUID, SealedAgent
-from .plugin import Plugin
+from .plugin import Answer, Plugin
 
 SECRET = "hunter2 & <Secret>"
 CONTENT = b"hunter2 in a file"
@@ -70,6 +70,11 @@ class Guest:
         for kept in (self.plugin.functions, self.plugin.requests, self.plugin.calls, self.plugin.timeouts):
             kept.clear()
         self.agent.ids.clear()
+
+
+def advertises(advert: object) -> Answer:
+    """For Plugin.say: that this stands where an agent's advert should be."""
+    return lambda arguments: {VM_UUID: advert}
 
 
 def met() -> Guest:

@@ -15,7 +15,7 @@ from compute_driver.errors import XenServerAnswerLost, XenServerFailure, XenServ
 from compute_driver.xenapi.sealed_agent import IdentityChanged
 
 from ..sealed_agent import EXCHANGED, OTHER_ID, UNSIGNED, Forgery, SealedAgent, Told
-from .guest import DONE, VM_RECORD, Guest, met
+from .guest import DONE, VM_RECORD, Guest, advertises, met
 from .plugin import Answer
 
 
@@ -147,7 +147,7 @@ def test_another_agents_claim_of_anything_but_that_it_could_not_open_the_request
         return stranger.reply(request_id, SealedResult(Outcome.SUCCEEDED), bytes(32))
 
     guest.plugin.forge = forge
-    guest.plugin.say("adverts", lambda arguments: {VM_RECORD.uuid: stranger.advert()})
+    guest.plugin.say("adverts", advertises(stranger.advert()))
     error = guest.error()
     assert (type(error), error.code) == (Unknown, "unsigned_reply")
 
@@ -162,7 +162,7 @@ def test_trust_needs_an_agent_that_can_be_believed(guest: Guest) -> None:
         "half a pair": (Refused, "bad_advert", "\ud800"),
     }
     for kind, code, advert in told.values():
-        guest.plugin.say("adverts", lambda arguments, advert=advert: {VM_RECORD.uuid: advert})
+        guest.plugin.say("adverts", advertises(advert))
         with pytest.raises(kind) as caught:
             guest.agents().trust(VM_RECORD)
         assert (type(caught.value), caught.value.code) == (kind, code)

@@ -13,7 +13,6 @@ from agent_protocol.frames import FRAME_SIZE
 from agent_protocol.outcomes import Outcome, Refused, Unknown, Unreachable, Unsuccessful
 from agent_protocol.sealed import SealedResult
 from compute_driver.driver import InjectedFile
-from compute_driver.xenapi import plugin as plugin_module
 
 from .guest import VM_RECORD, Guest, met
 
@@ -185,7 +184,7 @@ def test_a_guest_that_restarts_between_slices_gets_the_text_again() -> None:
 def test_all_slices_share_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     guest = met()
     clock = [1000.0]
-    monkeypatch.setattr(plugin_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("compute_driver.xenapi.plugin.time.monotonic", lambda: clock[0])
 
     def slow(request: dict[str, Any]) -> Any:
         clock[0] += 3.0

@@ -14,7 +14,7 @@ from compute_driver.agents import LEGACY, SEALED
 from compute_driver.config import _GROUPS
 from compute_driver.xenapi.agent import POLICIES
 
-from .guest import DONE, FILE, KEYS, SECRET, VM_RECORD, Guest, met
+from .guest import DONE, FILE, KEYS, SECRET, VM_RECORD, Guest, advertises, met
 
 OLD_ADVERT = encode_advert(Advert("1.0", "boot", ("version", "password"))).decode()
 
@@ -32,7 +32,7 @@ def test_the_configuration_offers_these_policies() -> None:
 def test_an_old_agent_is_spoken_to_as_it_knows_if_that_is_allowed(advert: str | None) -> None:
     guest = Guest()
     guest.plugin.agent = None
-    guest.plugin.say("adverts", *[lambda arguments: {VM_RECORD.uuid: advert}] * 3)
+    guest.plugin.say("adverts", *[advertises(advert)] * 3)
     guest.everything()
     assert guest.plugin.passwords == [SECRET]
     assert "file_put" in guest.plugin.names()
@@ -61,7 +61,7 @@ def test_an_old_agent_is_not_spoken_to_where_everything_must_be_sealed(advert: s
         lambda: guest.agents("sealed").add_ssh_keys(VM_RECORD, KEYS),
     ]
     for operation in operations:
-        guest.plugin.say("adverts", lambda arguments: {VM_RECORD.uuid: advert})
+        guest.plugin.say("adverts", advertises(advert))
         with pytest.raises(Unreachable) as caught:
             operation()
         assert caught.value.code == "agent_silent"
@@ -114,7 +114,7 @@ def test_a_pinned_guest_is_never_spoken_to_in_the_old_protocol(policy: str, adve
     if replies != "sealed":
         # The plugin's legacy agent answers to everything, and would open a password.
         guest.plugin.agent = None
-        guest.plugin.say("adverts", *[lambda arguments: {VM_RECORD.uuid: advert}] * 9)
+        guest.plugin.say("adverts", *[advertises(advert)] * 9)
     if replies == "not":
         guest.plugin.say("sealed", *["unanswered"] * 3)
     operations: list[Callable[[], object]] = [
@@ -141,7 +141,7 @@ def test_neither_when_its_key_is_not_known(policy: str, advert: Any) -> None:
     guest = met()
     guest.memory["uuid-web"] = guest.known.from_dict({**guest.known.to_dict(), "key_id": None})
     guest.plugin.agent = None
-    guest.plugin.say("adverts", lambda arguments: {VM_RECORD.uuid: advert})
+    guest.plugin.say("adverts", advertises(advert))
     assert guest.error(policy).code in ("agent_silent", "bad_advert")
     assert guest.plugin.requests == []
 
@@ -149,7 +149,7 @@ def test_neither_when_its_key_is_not_known(policy: str, advert: Any) -> None:
 def test_an_advert_that_cannot_be_believed_is_no_reason_to_speak_the_old_protocol() -> None:
     guest = Guest()
     for advert in ("junk", '{"v":2}', guest.agent.advert().replace('"v":2', '"v":3')):
-        guest.plugin.say("adverts", lambda arguments, advert=advert: {VM_RECORD.uuid: advert})
+        guest.plugin.say("adverts", advertises(advert))
         assert guest.error().code == "bad_advert"
     assert guest.plugin.requests == []
     assert guest.agent.done == []
