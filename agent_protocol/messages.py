@@ -8,6 +8,7 @@ existing agents, so old hosts can talk to our agent and our host to old agents; 
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 import uuid
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ SUCCESS_CODES = ("0", "D0")
 
 UNKNOWN_COMMAND_CODE = "404"
 """`returncode` of the unix agents for a command that they do not know."""
+
+
+_CODE = re.compile(r"[a-z0-9_]{0,64}\Z")
 
 
 class MessageError(Refused):
@@ -163,9 +167,11 @@ def parse_reply(untrusted_value: bytes) -> Reply:
     # Old Windows agents end their messages with an escaped line break.
     message = message.removesuffix("\\r\\n").rstrip("\r\n")
     outcome = _outcome_of(returncode, members.get("outcome"))
+    # What people and log files get to see must not steer a terminal or begin a new line.
+    message = "".join(" " if has_control_characters(character) else character for character in message)
     code = members.get("code", "")
-    if not isinstance(code, str):
-        raise MessageError("code of a reply must be a string")
+    if not isinstance(code, str) or not _CODE.match(code):
+        raise MessageError("code of a reply must be a word of lower-case letters, digits and underscores")
     if outcome is not Outcome.SUCCEEDED and not code:
         code = "agent_unsupported" if outcome is Outcome.UNSUPPORTED else "agent_error"
     return Reply(returncode, message, outcome, code)

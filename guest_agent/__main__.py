@@ -12,6 +12,7 @@ from types import FrameType
 
 from agent_protocol.legacy import AgentExchange
 from agent_protocol.outcomes import Unsuccessful
+from agent_protocol.wire import WireError
 from agent_protocol.xenstore import XenStoreError
 
 from . import VERSION, system
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         agent = Agent(store, COMMANDS, SEALED_COMMANDS, context)
         _stop_on_signals(agent)
         agent.run()
-    except (Unsuccessful, XenStoreError) as error:
+    except (Unsuccessful, WireError, XenStoreError) as error:
         _log.error("%s", error)
         return 1
     return 0

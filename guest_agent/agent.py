@@ -54,6 +54,7 @@ from .identity import own_identity
 from .nodes import Events, Nodes, claim_path, frames_path, reply_path, request_path
 from .sealed import SealedRequests
 from .transfer import Stopped, Transfer, TransferEnded, Withdrawn
+from .unread import UnreadReplies
 
 MAX_REMEMBERED = 10_000
 """Ids of requests that are known not to be carried out again; 2 MB."""
@@ -85,6 +86,7 @@ class Agent:
         self._interrupted: set[str] = set()
         self._taken: collections.OrderedDict[str, None] = collections.OrderedDict()
         self._answers: dict[str, Answer] = {}
+        self._unread = UnreadReplies(self._nodes)
         self._watching_replies = False
 
     def run(self) -> None:
@@ -130,6 +132,7 @@ class Agent:
             self._nodes.remove(claim_path(request_id))
         for request_id in set(self._nodes.children(FRAMES)) - (requests - claims):
             self._nodes.remove(frames_path(request_id))
+        self._unread.find(set(self._nodes.children(REPLIES)) - requests)
         self._become(self._nodes.vm())
         self._renew_advert()
         # A live migration moves the guest to a new part of the store, where the advert is missing. The kernel
@@ -292,7 +295,7 @@ class Agent:
     def _deliver(self, request_id: str) -> None:
         answer = self._answers[request_id]
         if not answer.written:
-            self._nodes.write(reply_path(request_id), answer.message.node)
+            self._write_reply(request_id, answer.message.node)
             answer.written = True
         # The daemons let a missing node be removed without a word, so it must be looked for.
         waited_for = self._nodes.read(request_path(request_id)) is not None
@@ -307,7 +310,9 @@ class Agent:
                     "request %s: the host did not read all of the reply (%s)", request_id, type(error).__name__
                 )
                 waited_for = False
-        if not waited_for:
+        if waited_for:
+            self._unread.add(request_id)
+        else:
             self._nodes.remove(reply_path(request_id))
         if answer.framed:
             # Those that the host wrote before it saw the answer; the reply's own are gone by now.
@@ -315,6 +320,17 @@ class Agent:
         self._nodes.remove(request_path(request_id))
         self._nodes.remove(claim_path(request_id))
         del self._answers[request_id]
+
+    def _write_reply(self, request_id: str, value: bytes) -> None:
+        while True:
+            try:
+                self._nodes.write(reply_path(request_id), value)
+            except StoreError:
+                # Most likely full of replies that the host has read and left.
+                if not self._unread.make_room():
+                    raise
+            else:
+                return
 
     def _watch_replies(self) -> None:
         """From now on wake up when the host removes replies too: that makes room for what waits."""

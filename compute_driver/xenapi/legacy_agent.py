@@ -18,6 +18,10 @@ from .plugin import Answer
 _CODES_OF_OLD_AGENTS = ("agent_error", "agent_unsupported")
 """What parse_reply makes of an error whose agent gave no code."""
 
+_WINDOWS_COMMANDS = ("xentoolsupdate", "updaterupdate")
+"""Features that only the existing clouds' Windows agent announces. It reads passwords as ASCII, sets question marks for
+whatever else is in them, and answers success."""
+
 
 def version(talk: Conversation) -> str:
     """The agent's version; waits for an agent that is not up yet."""
@@ -39,6 +43,8 @@ def introduction(talk: Conversation) -> AgentInfo:
 
 def set_password(talk: Conversation, password: Password) -> None:
     """Set the administrator's password."""
+    if not password.value.isascii() and set(_WINDOWS_COMMANDS) & set(introduction(talk).features):
+        raise Unsupported("password_not_ascii", "the old Windows agent can set passwords of ASCII characters only")
     try:
         exchange = HostExchange()
         answer = _ask(talk, Request("keyinit", exchange.public))

@@ -116,7 +116,8 @@ class WindowsAgent:
             "version": lambda value: (SUCCESS, "1.3.2.0"),
             "features": lambda value: (
                 SUCCESS,
-                "version,features,keyinit,password,resetnetwork,injectfile,kmsactivate",
+                "version,password,ready,resetnetwork,agentupdate,xentoolsupdate,kmsactivate,keyinit,injectfile,features,"
+                "unrescue,updaterupdate",
             ),
             "keyinit": lambda value: ("D0", self._key.agree(value)),
             "password": self._password,

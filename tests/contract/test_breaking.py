@@ -30,8 +30,6 @@ from .breaking import GENERATOR, PRIME, NothingToAttack, Reset, discrete_log, pa
 from .house import FIRST_PASSWORD, SECOND_PASSWORD
 from .recorder import RecordedHouse, recorded_house
 
-SECONDS = 15.0
-
 NOVA_BITS = 80
 """Length of the private numbers of Nova's hosts."""
 
@@ -62,7 +60,6 @@ def test_a_password_of_the_old_protocol_is_read_off_the_recording(recorded: Reco
     assert password_of(second, exponent_bits=600) == SECOND_PASSWORD
     seconds = time.monotonic() - started
     print(f"broken in {seconds:.1f} s")
-    assert seconds < SECONDS
     assert first.host_public != second.host_public
 
 
@@ -70,7 +67,7 @@ def test_a_nova_hosts_short_number_is_found_at_once() -> None:
     exponents = [secrets.randbits(NOVA_BITS) for _ in range(5)]
     started = time.monotonic()
     assert [discrete_log(pow(GENERATOR, exponent, PRIME), NOVA_BITS) for exponent in exponents] == exponents
-    assert time.monotonic() - started < SECONDS
+    print(f"five short numbers in {time.monotonic() - started:.3f} s")
     host, agent = HostExchange(exponents[0]), pow(GENERATOR, 3**200, PRIME)
     reset = Reset(int(host.public), agent, base64.b64decode(host.seal(FIRST_PASSWORD, str(agent))))
     assert password_of(reset, NOVA_BITS) == FIRST_PASSWORD
