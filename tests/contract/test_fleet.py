@@ -19,8 +19,6 @@ from .recorder import recorded_house
 
 GUESTS = 200
 
-BOUND = 15.0
-"""Seconds that a call may take here, with two hundred agents, the daemon and the plugin on one machine."""
 
 MAX_ARGUMENT = 128 * 1024
 """Bytes of one argument of a process on Linux: XAPI gives a plugin its whole call in one."""
@@ -39,7 +37,6 @@ def test_two_hundred_sealed_requests_are_one_plugin_process(
             seconds = time.monotonic() - started
             record_property(f"{function} seconds", seconds)
             print(f"{function}: {GUESTS} guests in {seconds:.2f} s")
-            assert seconds < BOUND
             return str(answer)
 
         with agents_in(home, guests):

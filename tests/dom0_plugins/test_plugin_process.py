@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -19,27 +18,12 @@ from dom0_plugins.frames import FRAME_SIZE, MAX_REPLY_SIZE
 from tests.agent_protocol.store import DEADLINE, in_background
 from tests.dom0_plugins.conftest import Guest, request, slices
 from tests.dom0_plugins.test_frames import text_of
+from tests.interpreters import interpreter, minors
 from tools.packages.dom0_plugin import INTERPRETER, build
 from tools.simulator.xenstore.server import XenStoreServer
 
 PATH = "/sbin:/usr/sbin:/bin:/usr/bin"
 """The whole environment that xapi gives a plugin."""
-
-OLDEST_MINOR = 6
-"""Python 3.6: what XenServer 8 and XCP-ng 8.3 have."""
-
-
-def interpreter(minor: int) -> str | None:
-    """CPython 3.`minor` itself: on PATH, or where pyenv's shim of that name leads."""
-    name = f"python3.{minor}"
-    own = sorted((Path.home() / ".pyenv" / "versions").glob(f"3.{minor}.*/bin/{name}"))
-    on_path = shutil.which(name)
-    for candidate in [*([on_path] if on_path and ".pyenv/shims" not in on_path else []), *map(str, own)]:
-        code = "import sys; print(sys.implementation.name, *sys.version_info[:2])"
-        probe = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
-        if probe.stdout.split() == ["cpython", "3", str(minor)]:
-            return candidate
-    return None
 
 
 def document(function: str, arguments: dict[str, str]) -> str:
@@ -129,14 +113,9 @@ def test_one_exchange(server: XenStoreServer, guest: Guest, tmp_path: Path) -> N
 
 
 @pytest.mark.services
-@pytest.mark.parametrize("minor", range(OLDEST_MINOR, 14))
+@pytest.mark.parametrize("minor", minors())
 def test_one_exchange_under_every_python(server: XenStoreServer, guest: Guest, tmp_path: Path, minor: int) -> None:
-    found = interpreter(minor)
-    if found is None:
-        if minor == OLDEST_MINOR:
-            pytest.fail("CPython 3.6 is what dom0 has, and it is not on this machine")
-        pytest.skip(f"no CPython 3.{minor} on this machine")
-    build(tmp_path / "xenward", found)
+    build(tmp_path / "xenward", interpreter(minor))
     hold_a_conversation(tmp_path / "xenward", server, guest)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.dom0_plugins.test_plugin_process import OLDEST_MINOR, document, interpreter
+from tests.dom0_plugins.test_plugin_process import document
+from tests.interpreters import interpreter, minors
 from tools.packages.dom0_plugin import INTERPRETER, build
 
 ROOT = Path(__file__).parents[3]
@@ -52,15 +53,6 @@ def loaded_from_bytecode(plugin: Path, python: str, zone: str = "UTC") -> bool:
     (folder,) = ast.literal_eval(done.stdout.splitlines()[-1])
     assert folder == "/" or folder.startswith("/bytecode/")
     return bool(folder != "/")
-
-
-def missing_pythons(minor: int) -> str:
-    found = interpreter(minor)
-    if found is None:
-        if minor == OLDEST_MINOR:
-            pytest.fail("CPython 3.6 is what dom0 has, and it is not on this machine")
-        pytest.skip(f"no CPython 3.{minor} on this machine")
-    return found
 
 
 class TestContents:
@@ -136,10 +128,10 @@ class TestBytecode:
         assert answer["xenstore"] == "closed"
 
     @pytest.mark.services
-    @pytest.mark.parametrize("minor", range(OLDEST_MINOR, 14))
+    @pytest.mark.parametrize("minor", minors())
     def test_every_python_runs_its_own_and_passes_over_the_others(self, tmp_path: Path, minor: int) -> None:
-        python = missing_pythons(minor)
-        everybody = [found for found in map(interpreter, range(OLDEST_MINOR, 14)) if found is not None]
+        python = interpreter(minor)
+        everybody = [interpreter(other) for other in minors()]
         others = [found for found in everybody if found != python]
         build(tmp_path / "own", python, [python])
         build(tmp_path / "all", python, everybody)

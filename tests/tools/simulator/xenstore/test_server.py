@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import stat
 import struct
@@ -163,6 +164,10 @@ def test_nothing_is_done_for_a_client_that_is_cut_off(dom0: Client, server: XenS
     late = struct.pack("<IIII", c.WRITE, 2, 0, 6) + b"/late\0"
     # One piece of 16 KiB, whose answers are larger than the kernel's buffer and the backlog together.
     greedy.socket.sendall(read * 850 + late)
+    # It must not read before: what it takes is room for more.
+    hangup = select.poll()
+    hangup.register(greedy.socket, 0)
+    assert hangup.poll(10_000)
     assert greedy.closed_by_server()
     assert dom0.list("/") == ["tool", "b"]
 
