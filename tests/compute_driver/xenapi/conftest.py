@@ -131,9 +131,9 @@ class Calls:
 
 
 @pytest.fixture
-def calls(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
+def calls(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> Calls:
     it = Calls(XenServer.call, plugin)
-    # A plain function, so that the class binds it to its instances.
-    with monkeypatch.context() as patch:
-        patch.setattr(XenServer, "call", lambda server, *arguments, **named: it(server, *arguments, **named))
-        yield it
+    # A plain function, so that the class binds it to its instances. Undone by the test's own monkeypatch: a test that
+    # patches the same once more would bring this one back after its end otherwise.
+    monkeypatch.setattr(XenServer, "call", lambda server, *arguments, **named: it(server, *arguments, **named))
+    return it
