@@ -6,7 +6,7 @@ MAX_AGE old, a fresh key takes its place; the previous one is honoured for GRACE
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Callable
@@ -14,7 +14,9 @@ from typing import Callable
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from .adverts import SealingKey
+from .clock import elapsed
 from .outcomes import Refused
+from .raw_keys import raw_public
 from .sealed import SealedCommand, open_request
 
 MAX_AGE = 600.0
@@ -29,7 +31,7 @@ MAX_USES = 1000
 
 @dataclass
 class _Key:
-    """A private key. ends: when it will not be honoured any more, by the monotonic clock."""
+    """A private key. ends: when it will not be honoured any more, by the clock of AgentKeys."""
 
     public: SealingKey
     created: float
@@ -40,19 +42,18 @@ class _Key:
     @classmethod
     def generate(cls, now: float) -> _Key:
         private = X25519PrivateKey.generate()
-        public = SealingKey(secrets.token_hex(8), private.public_key().public_bytes_raw())
+        public = SealingKey(os.urandom(8).hex(), raw_public(private.public_key()))
         return cls(public, now, now + MAX_AGE + GRACE, private)
 
 
 class AgentKeys:
     """An agent's keys for one VM. For one thread at a time.
 
-    vm: the VM's uuid. clock: seconds that never go back. now: Unix seconds, by which requests expire.
+    vm: the VM's uuid. clock: seconds that never go back, and go on while the guest is suspended. now: Unix seconds, by
+    which requests expire.
     """
 
-    def __init__(
-        self, vm: str, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, vm: str, clock: Callable[[], float] = elapsed, now: Callable[[], float] = time.time) -> None:
         self._vm = vm
         self._clock = clock
         self._now = now

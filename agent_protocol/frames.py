@@ -7,9 +7,9 @@ writing and waiting is the agent's and the plugin's.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
+from .digests import sha256_hex
 from .messages import MessageError
 from .outcomes import Refused
 from .strict import SHA256_HEX, Members
@@ -49,7 +49,7 @@ class FramesInfo:
     @classmethod
     def of(cls, text: str) -> FramesInfo:
         """What to announce about an ASCII text. MessageError when it is empty or exceeds MAX_SIZE."""
-        return cls(-(-len(text) // FRAME_SIZE), len(text), hashlib.sha256(text.encode("ascii")).hexdigest())
+        return cls(-(-len(text) // FRAME_SIZE), len(text), sha256_hex(text.encode("ascii")))
 
     @classmethod
     def parse(cls, untrusted_members: Members) -> FramesInfo:
@@ -98,7 +98,7 @@ class Joiner:
         if not self.complete:
             raise Refused("frames_incomplete", "not all frames of the message came")
         text = "".join(self._frames)
-        if hashlib.sha256(text.encode("ascii")).hexdigest() != self._info.sha256:
+        if sha256_hex(text.encode("ascii")) != self._info.sha256:
             raise _corrupt()
         return text
 

@@ -9,8 +9,6 @@ X25519, HKDF and AES-GCM. Both make the same boxes; which one runs is decided on
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import Any
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
@@ -19,7 +17,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from .digests import hmac_sha256
 from .outcomes import Refused
+from .raw_keys import raw_public
 
 KEY_SIZE = 32
 """Bytes of an X25519 public key, and so of enc (Npk and Nenc of RFC 9180, section 7.1)."""
@@ -58,7 +58,7 @@ def _labelled(suite: bytes, label: bytes, data: bytes) -> bytes:
 
 def _extract(suite: bytes, salt: bytes, label: bytes, data: bytes) -> bytes:
     """LabeledExtract of RFC 9180, section 4."""
-    return hmac.new(salt, _labelled(suite, label, data), hashlib.sha256).digest()
+    return hmac_sha256(salt, _labelled(suite, label, data))
 
 
 def _expand(suite: bytes, secret: bytes, label: bytes, data: bytes, size: int) -> bytes:
@@ -99,7 +99,7 @@ def composed_seal(
 ) -> bytes:
     """As `seal`, from X25519, HKDF and AES-GCM. What is private in the signature is fixed by RFC 9180's vectors."""
     ephemeral = _ephemeral or X25519PrivateKey.generate()
-    enc = ephemeral.public_key().public_bytes_raw()
+    enc = raw_public(ephemeral.public_key())
     try:
         shared_secret = _shared_secret(ephemeral, public, enc, public)
     except ValueError:
@@ -121,7 +121,7 @@ def composed_open(
         raise BoxError
     enc, ciphertext = box[:KEY_SIZE], box[KEY_SIZE:]
     try:
-        shared_secret = _shared_secret(private, enc, enc, private.public_key().public_bytes_raw())
+        shared_secret = _shared_secret(private, enc, enc, raw_public(private.public_key()))
         key, nonce = _key_schedule(shared_secret, info, _key_size)
         return AESGCM(key).decrypt(nonce, ciphertext, _associated_data)
     except (ValueError, InvalidTag):

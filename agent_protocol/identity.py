@@ -7,13 +7,14 @@ JSON. The signature also covers what kind of statement it is: a receipt can neve
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from .digests import sha256
 from .messages import MessageError
+from .raw_keys import raw_private, raw_public
 from .strict import Members, dumps, encode_base64
 
 PROTOCOL = 2
@@ -37,7 +38,7 @@ class Identity:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
-        self.public = private.public_key().public_bytes_raw()
+        self.public = raw_public(private.public_key())
         """The public half, 32 bytes: what a host pins."""
 
     @classmethod
@@ -55,7 +56,7 @@ class Identity:
 
     def private_bytes(self) -> bytes:
         """The private half, 32 bytes, for keeping where only the superuser can read it."""
-        return self._private.private_bytes_raw()
+        return raw_private(self._private)
 
     def statement(self, context: bytes, members: Mapping[str, object]) -> dict[str, object]:
         """The members `signed` and `signature` of a message that carries this statement."""
@@ -87,4 +88,4 @@ def read_statement(context: bytes, untrusted_message: Members, identity: bytes |
 
 def fingerprint(identity: bytes) -> str:
     """A public identity for people to compare, in OpenSSH's manner: `SHA256:` and base64 without padding."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(identity).digest()).decode("ascii").rstrip("=")
+    return "SHA256:" + base64.b64encode(sha256(identity)).decode("ascii").rstrip("=")

@@ -9,7 +9,6 @@ Here are both sides' halves of each. Which keys an agent honours, and for how lo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .adverts import KEY_ID, SealingKey
+from .digests import sha256_hex
 from .frames import MAX_SIZE, FramesInfo, split
 from .hpke import OVERHEAD, BoxError, open_box, seal
 from .identity import PROTOCOL, RECEIPT_CONTEXT, Identity, read_statement
@@ -348,4 +348,4 @@ def _returncode(outcome: Outcome) -> str:
 
 
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256_hex(text.encode("utf-8", "surrogatepass"))

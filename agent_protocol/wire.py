@@ -15,6 +15,10 @@ HEADER = struct.Struct("<IIII")
 MAX_PAYLOAD = 4096
 """XENSTORE_PAYLOAD_MAX, in bytes. A daemon cuts off the client that exceeds it."""
 
+MAX_REPLY = 1 << 20
+"""In bytes. oxenstored sends dom0 a list of names in one packet, however long it is: a guest's directory can have a
+thousand names of a thousand characters."""
+
 MAX_ABSOLUTE_PATH = 3072
 """XENSTORE_ABS_PATH_MAX, in bytes."""
 
@@ -50,8 +54,9 @@ class Operation(enum.IntEnum):
     IS_DOMAIN_INTRODUCED = 17
     RESUME = 18
     SET_TARGET = 19
-    RESET_WATCHES = 20
-    DIRECTORY_PART = 21
+    # 20 was taken back: it is nobody's.
+    RESET_WATCHES = 21
+    DIRECTORY_PART = 22
 
 
 class WireError(ValueError):
@@ -84,11 +89,11 @@ def encode(packet: Packet) -> bytes:
     return header + packet.payload
 
 
-def decode_header(data: bytes) -> Header:
-    """The header in the first 16 bytes of `data`. WireError when it announces more than MAX_PAYLOAD."""
+def decode_header(data: bytes, limit: int = MAX_PAYLOAD) -> Header:
+    """The header in the first 16 bytes of `data`. WireError when it announces more than `limit` bytes of payload."""
     header = Header(*HEADER.unpack(data[: HEADER.size]))
-    if header.length > MAX_PAYLOAD:
-        raise WireError("announced payload of %d bytes exceeds %d" % (header.length, MAX_PAYLOAD))
+    if header.length > limit:
+        raise WireError("announced payload of %d bytes exceeds %d" % (header.length, limit))
     return header
 
 

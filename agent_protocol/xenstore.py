@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import stat
+import struct
 import threading
 import time
 from types import TracebackType
@@ -30,6 +31,13 @@ MAX_EVENTS = 1024
 by changing ever new nodes below one that we watch, and whoever gets the token looks again anyhow."""
 
 _CHUNK = 65536
+
+_ASKED_BY_THE_KERNEL = (Operation.WATCH, Operation.UNWATCH)
+"""What Linux's xenbus asks for itself, on behalf of who writes to /dev/xen/xenbus."""
+
+_REFUSALS = (errno.E2BIG, errno.EACCES, errno.EEXIST, errno.EINVAL, errno.ENOSPC)
+"""Then a daemon's error is that of the write, and the connection goes on (seen with Linux 6.1: E2BIG by xenstored and
+EINVAL by oxenstored for one watch too many). On a broken connection none of these comes."""
 
 _MAX_NUMBER = 0xFFFFFFFF
 """Ids of requests and transactions have 32 bits (wire.HEADER)."""
@@ -199,7 +207,7 @@ class Client:
             request_id = self._new_request_id()
             self._replies[request_id] = None
         try:
-            self._send(wire.encode(Packet(operation, request_id, transaction, payload)))
+            self._send(operation, path, wire.encode(Packet(operation, request_id, transaction, payload)))
             with self._condition:
                 self._wait(lambda: self._replies[request_id] is not None, self._timeout)
                 reply = self._replies[request_id]
@@ -221,7 +229,7 @@ class Client:
             if self._next_request_id not in self._replies:
                 return self._next_request_id
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, operation: Operation, path: str, data: bytes) -> None:
         deadline = time.monotonic() + self._timeout
         with self._sending:
             while data:
@@ -234,6 +242,8 @@ class Client:
                         # Half a packet may be on its way: nothing sensible can follow it.
                         self._fail("the daemon does not read")
                 except OSError as error:
+                    if operation in _ASKED_BY_THE_KERNEL and error.errno in _REFUSALS:
+                        raise StoreError(operation, path, errno.errorcode[error.errno]) from None
                     self._fail(_describe(error))
 
     def _wait(self, ready: Callable[[], bool], timeout: Optional[float]) -> None:
@@ -276,7 +286,7 @@ class Client:
         self._received += data
         while len(self._received) >= wire.HEADER.size:
             try:
-                header = wire.decode_header(self._received)
+                header = wire.decode_header(self._received, wire.MAX_REPLY)
             except wire.WireError as error:
                 self._fail(str(error))
                 return
@@ -363,6 +373,12 @@ def _poll(descriptor: int, events: int, timeout: Optional[float], wake: Optional
     return any(number == descriptor for number, _ in ready)
 
 
+def _timeval(seconds: float) -> bytes:
+    """A struct timeval; 0 would mean for ever."""
+    microseconds = max(1, int(seconds * 1000000))
+    return struct.pack("@ll", microseconds // 1000000, microseconds % 1000000)
+
+
 def _describe(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, "EIO") + ": " + (error.strerror or "input or output error")
 
@@ -375,7 +391,9 @@ def connect(path: str, timeout: float = DEFAULT_TIMEOUT) -> Client:
     try:
         if stat.S_ISSOCK(os.stat(path).st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-                connection.settimeout(timeout)
+                # Both daemons let two clients wait. With settimeout() the third would be told EAGAIN at once; so the
+                # kernel itself is asked to wait for its turn.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(timeout))
                 connection.connect(path)
                 return Client(connection.detach(), timeout)
         return Client(os.open(path, os.O_RDWR), timeout)

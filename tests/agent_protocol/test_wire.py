@@ -32,7 +32,8 @@ def test_a_packet_has_the_layout_of_the_public_header() -> None:
         (Operation.RM, 13),
         (Operation.WATCH_EVENT, 15),
         (Operation.ERROR, 16),
-        (Operation.DIRECTORY_PART, 21),
+        (Operation.RESET_WATCHES, 21),
+        (Operation.DIRECTORY_PART, 22),
     ],
 )
 def test_operations_have_the_numbers_of_the_public_header(operation: Operation, number: int) -> None:

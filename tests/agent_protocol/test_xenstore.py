@@ -11,6 +11,7 @@ from agent_protocol.wire import Operation, WireError
 from agent_protocol.xenstore import Client, StoreClosed, StoreError, WatchEvent, connect
 from tests.agent_protocol.store import DEADLINE, in_background
 from tools.simulator.xenstore.server import XenStoreServer
+from tools.simulator.xenstore.watches import MAX_WATCHES
 
 DOMAIN = "/local/domain/7"
 
@@ -264,7 +265,7 @@ class TestConnection:
         path = str(server.introduce(5))
         for _ in range(3):
             with connect(path) as client:
-                for number in range(128):
+                for number in range(MAX_WATCHES):
                     client.watch("data", str(number))
 
     def test_closing_twice_does_nothing(self, dom0: Client) -> None:

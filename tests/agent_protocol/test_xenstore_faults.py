@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -148,8 +149,8 @@ class TestMadness:
     def test_a_header_that_announces_too_much(self, stand_in: StandIn) -> None:
         reading = in_background(lambda: stand_in.client.read("/x"))
         request = stand_in.request()
-        stand_in.send(struct.pack("<IIII", Operation.READ, request.request_id, 0, 4097))
-        with pytest.raises(StoreClosed, match="4097"):
+        stand_in.send(struct.pack("<IIII", Operation.READ, request.request_id, 0, wire.MAX_REPLY + 1))
+        with pytest.raises(StoreClosed, match=str(wire.MAX_REPLY + 1)):
             reading.result(DEADLINE)
 
     def test_answers_to_nobody_and_events_that_are_none(self, stand_in: StandIn) -> None:
@@ -256,3 +257,34 @@ class TestFlood:
         assert len(seen) <= MAX_EVENTS + 1
         assert {event.token for event in seen} == {"flood", "quiet"}
         daemon.close()
+
+
+@pytest.mark.parametrize("number", [errno.E2BIG, errno.EINVAL])
+def test_a_kernel_that_refuses_a_watch(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As /dev/xen/xenbus does it: the write fails, nothing was sent, and the connection goes on."""
+    write = os.write
+
+    def refuse(descriptor: int, data: bytes) -> int:
+        if data[:4] == struct.pack("<I", Operation.WATCH):
+            raise OSError(number, os.strerror(number))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(StoreError) as caught:
+        stand_in.client.watch("data", "token")
+    assert caught.value.code == errno.errorcode[number]
+    reading = in_background(lambda: stand_in.client.read("name"))
+    stand_in.answer(stand_in.request(), b"web")
+    assert reading.result(DEADLINE) == b"web"
+
+
+def test_a_write_that_fails_for_another_operation_ends_the_connection(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data) if len(data) == 1 else refuse(fd, data))
+    with pytest.raises(StoreClosed):
+        stand_in.client.write("data/x", b"y")
