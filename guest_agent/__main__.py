@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import signal
 import sys
@@ -11,14 +12,17 @@ from collections.abc import Sequence
 from types import FrameType
 
 from agent_protocol.legacy import AgentExchange
-from agent_protocol.outcomes import Unsuccessful
-from agent_protocol.wire import WireError
-from agent_protocol.xenstore import XenStoreError
+from agent_protocol.outcomes import Refused, Unsuccessful
 
-from . import VERSION, system
+from . import VERSION, log, system
 from .agent import Agent
-from .commands import COMMANDS, SEALED_COMMANDS, Context, features
+from .commands import COMMANDS, SEALED_COMMANDS, Commands, Context, features
+from .configuration import CONFIGURATION_FILE, Configuration, read_configuration
+from .start import prepare
 from .store import open_store, store_path
+from .update.running import PROCESS
+
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
 
@@ -38,38 +42,94 @@ def _parser() -> argparse.ArgumentParser:
         "--store",
         metavar="unix:PATH|xenbus",
         type=_store,
-        default="xenbus",
-        help="how to reach XenStore (default: xenbus, the kernel's device)",
+        help="how to reach XenStore (default: what the configuration says, or xenbus, the kernel's device)",
     )
+    parser.add_argument("--check", action="store_true", help="tell what works in this guest and what does not, and end")
+    parser.add_argument("--json", action="store_true", help="with --check: one line for programs")
     parser.add_argument("--version", action="version", version=VERSION)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent. The exit status is 0 after SIGTERM or SIGINT, 1 when the guest or its store cannot be served."""
+    """Run the agent, with or without a network, and for as long as it takes until there is a store; or check the guest.
+
+    An update of the agent takes its place in the same process. The exit status is 0 after SIGTERM or SIGINT, 1 when
+    this guest cannot be served or the update not be started, 2 when its configuration or the command line is wrong.
+    """
     options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if options.check:
+        from .check import main as check
+
+        return check(options.root, options.store, as_json=options.json)
+    log.set_up()
     try:
         guest = system.choose(options.root)
-        store = open_store(options.store)
-        context = Context(guest, AgentExchange(), VERSION, features(COMMANDS))
-        agent = Agent(store, COMMANDS, SEALED_COMMANDS, context)
-        _stop_on_signals(agent)
-        agent.run()
-    except (Unsuccessful, WireError, XenStoreError) as error:
+    except Unsuccessful as error:
         _log.error("%s", error)
         return 1
+    try:
+        configuration = read_configuration(guest.root)
+        commands, sealed_commands = _served(configuration)
+        store = options.store or _configured_store(configuration)
+    except Unsuccessful as error:
+        _log.error("%s", error)
+        return 2
+    context = Context(guest, AgentExchange(), VERSION, features(commands), configuration=configuration)
+    prepare(context)
+    agent = Agent(functools.partial(open_store, store), commands, sealed_commands, context)
+    came = _stop_on_signals(agent)
+    agent.run()
+    if PROCESS.restart_wanted:
+        # From here on a signal ends the process; one that came before must not get lost with it.
+        for number in _END_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        if came:
+            return 0
+        try:
+            PROCESS.restart()
+        except OSError as error:
+            _log.error("the agent cannot start its update: %s", error.strerror)
+            return 1
     return 0
 
 
-def _stop_on_signals(agent: Agent) -> None:
+def _served(configuration: Configuration) -> tuple[Commands, Commands]:
+    """Both tables without what is blocked. Refused (`bad_configuration`) for a name that is in neither."""
+    unknown = sorted(configuration.block - COMMANDS.keys() - SEALED_COMMANDS.keys())
+    if unknown:
+        raise _bad_configuration(f"[agent] block names {unknown[0]}, and there is no such command")
+    commands, sealed_commands = (
+        {name: command for name, command in table.items() if name not in configuration.block}
+        for table in (COMMANDS, SEALED_COMMANDS)
+    )
+    return commands, sealed_commands
+
+
+def _configured_store(configuration: Configuration) -> str:
+    try:
+        store_path(configuration.store)
+    except ValueError as error:
+        raise _bad_configuration(f"[agent] store: {error}") from None
+    return configuration.store
+
+
+def _bad_configuration(reason: str) -> Refused:
+    return Refused("bad_configuration", f"{CONFIGURATION_FILE.text}: {reason}")
+
+
+def _stop_on_signals(agent: Agent) -> list[int]:
+    """The list of those that came, which grows."""
+    came: list[int] = []
+
     # In a thread of its own: the handler interrupts the agent anywhere, also where it holds its turn.
     def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        came.append(number)
         threading.Thread(target=agent.stop).start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _END_SIGNALS:
         signal.signal(number, handle)
+    return came
 
 
 if __name__ == "__main__":

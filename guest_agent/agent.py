@@ -1,355 +1,106 @@
-"""The agent's loop: it waits on a watch, takes one request at a time, carries it out and answers it.
+"""The agent's life: it finds the store, serves it, and finds it again whenever it was lost.
 
-The conversation is honest about crashes, on both sides, because each step leaves its mark before the next:
-
-1. The agent writes the claim `data/xenward/claims/<id>`.
-2. Only then it reads the request `data/host/<id>`. A missing one was withdrawn: the claim is dropped, nothing done.
-3. It carries the request out.
-4. It writes the reply `data/guest/<id>`.
-5. It removes the request, and then the claim.
-
-A host that no longer wants to wait looks at reply, request and claim and removes the request, all in one
-transaction. When it saw the request without a claim, the agent did not carry it out and will not; when it saw a
-claim, the agent may have. The reply to a request that was withdrawn while the agent worked is removed at once,
-since nobody waits for it.
-
-A claim and a request that stand together when the agent starts mean that an earlier run ended between steps 2
-and 5: the answer is `unknown`, and the request is not carried out again. No id is carried out twice in one run, as
-far as the last 10,000 of them go; a sealed request that is older than that was sealed to a key that is long forgotten.
-
-Every request gets one reply, whatever it holds. A reply that the store does not take (its quota is full of replies
-that the host has not removed) is kept, and tried again at the next event.
-
-Sealed requests (sealed.py) take the same course. Theirs and their replies may come in frames (transfer.py): those of
-the request are read in step 3, those of the reply are written in step 4 and removed by the host before step 5.
+A guest's store comes late at boot, goes when its daemon is restarted, and is another one after a migration or where a
+copy of the guest wakes up. None of this ends the agent: what it must not forget (memory.py) and who it is (presence.py)
+outlive the connection, and each connection is a session of its own (session.py).
 """
 
 from __future__ import annotations
 
-import collections
 import logging
 import threading
 import time
+from typing import Callable
 
-from agent_protocol.frames import FRAMES
-from agent_protocol.messages import (
-    ADVERT,
-    CLAIMS,
-    REPLIES,
-    REQUESTS,
-    Advert,
-    MessageError,
-    Request,
-    encode_advert,
-    parse_request,
-)
-from agent_protocol.outcomes import Failed, Unknown, Unsuccessful
-from agent_protocol.sealed import SEALED, parse_sealed_reply
 from agent_protocol.wire import WireError
-from agent_protocol.xenstore import Client, StoreClosed, StoreError, XenStoreError
+from agent_protocol.xenstore import Client, XenStoreError
 
-from .answers import Answer, answer_in_the_clear, attempt, error_in_the_clear
-from .commands import Commands, Context, features
-from .identity import own_identity
-from .nodes import Events, Nodes, claim_path, frames_path, reply_path, request_path
-from .sealed import SealedRequests
-from .transfer import Stopped, Transfer, TransferEnded, Withdrawn
-from .unread import UnreadReplies
+from .commands import Commands, Context
+from .memory import Memory
+from .presence import Presence
+from .session import Session
+from .update.running import PROCESS
 
-MAX_REMEMBERED = 10_000
-"""Ids of requests that are known not to be carried out again; 2 MB."""
+FIRST_PAUSE = 0.1
+"""Seconds until a store that was lost is tried for the first time; each further pause is twice as long."""
 
-_STOP = "stop"
-"""Token of the watch that wakes an agent in the middle of a transfer when it is to end."""
+LONGEST_PAUSE = 5.0
+"""Seconds of the longest pause. A session that lasted as long ends the row."""
 
 _log = logging.getLogger(__name__)
 
 
 class Agent:
-    """One agent on one connection to the store.
+    """One agent, for one guest.
 
-    commands, sealed_commands: what it can do for requests in the clear and for sealed ones, by name.
-    context: what the commands work with; its vm and features are set by the agent.
+    open_store: gives a connection to the guest's store, or raises StoreClosed; called for each new one.
+    commands, sealed_commands: what the agent can do for requests in the clear and for sealed ones, by name.
+    context: what the commands work with; its vm, features and nodes are set by the agent.
     """
 
-    def __init__(self, store: Client, commands: Commands, sealed_commands: Commands, context: Context) -> None:
-        self._store = store
-        self._nodes = Nodes(store)
-        self._events = Events(store)
+    def __init__(
+        self, open_store: Callable[[], Client], commands: Commands, sealed_commands: Commands, context: Context
+    ) -> None:
+        self._open_store = open_store
         self._commands = commands
-        self._sealed_commands = sealed_commands
         self._context = context
-        self._sealed: SealedRequests | None = None
-        self._advertised = ""  # the key that the advert names
-        self._stopping = False
-        self._turn = threading.Lock()  # held while a request is served, so that nothing ends in the middle of one
-        self._interrupted: set[str] = set()
-        self._taken: collections.OrderedDict[str, None] = collections.OrderedDict()
-        self._answers: dict[str, Answer] = {}
-        self._unread = UnreadReplies(self._nodes)
-        self._watching_replies = False
+        self._presence = Presence(commands, sealed_commands, context)
+        self._memory = Memory()
+        self._stopping = threading.Event()
+        self._change = threading.Lock()  # held where the session is changed, or the one that there is is asked to end
+        self._session: Session | None = None
+        self._lost = False
 
     def run(self) -> None:
-        """Serve until stop(). StoreClosed or StoreTimeout for a lost store, StoreError for one that refuses a start."""
-        try:
-            self._start()
-            while True:
-                token = self._events.next(None if self._sealed is None else self._sealed.seconds_until_rotation())
-                if token == FRAMES:
-                    continue  # the echo of a transfer that is over
-                if token == ADVERT:
-                    self._renew_advert(look=True)
-                elif token is not None and not self._stopping:
-                    self._sweep()
-                self._renew_advert()
-        except StoreClosed:
-            if not self._stopping:
-                raise
+        """Serve until stop(), however often the store goes and comes, or until an update is to take its place."""
+        pause = FIRST_PAUSE
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                self._serve(self._open_store())
+                return
+            except (XenStoreError, WireError) as error:
+                if self._stopping.is_set():
+                    return
+                self._report_lost(error)
+            if time.monotonic() - began >= LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            self._stopping.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def stop(self) -> None:
         """End run() as soon as the request in hand is answered, and take the advert away. For another thread.
 
         A request whose frames are still on their way is refused. A reply whose frames are is left to the next run.
         """
-        self._stopping = True
+        self._stopping.set()
+        with self._change:
+            session = self._session
+        if session is not None:
+            session.stop()
+
+    def _serve(self, store: Client) -> None:
+        session = Session(store, self._commands, self._context, self._presence, self._memory)
+        with self._change:
+            self._session = session
         try:
-            self._store.watch(FRAMES, _STOP)  # which fires at once
-        except XenStoreError as error:
-            _log.warning("a transfer that is under way goes on: %s", error)
-        with self._turn:
-            try:
-                self._nodes.remove(ADVERT)
-            except XenStoreError as error:
-                _log.warning("the advert stays: %s", error)
-            self._store.close()
+            if not self._stopping.is_set():
+                session.start()
+                self._report_found()
+                PROCESS.confirm()
+                session.serve()
+        finally:
+            with self._change:
+                self._session = None
+            store.close()
 
-    def _start(self) -> None:
-        # An error here ends the agent: without the claims it could carry something out twice.
-        claims, requests = set(self._nodes.children(CLAIMS)), set(self._nodes.children(REQUESTS))
-        self._interrupted = claims & requests
-        for request_id in claims - requests:
-            # An earlier run ended after it had answered, or while the host was withdrawing.
-            self._nodes.remove(claim_path(request_id))
-        for request_id in set(self._nodes.children(FRAMES)) - (requests - claims):
-            self._nodes.remove(frames_path(request_id))
-        self._unread.find(set(self._nodes.children(REPLIES)) - requests)
-        self._become(self._nodes.vm())
-        self._renew_advert()
-        # A live migration moves the guest to a new part of the store, where the advert is missing. The kernel
-        # renews the watches there, and each tells itself once.
-        self._store.watch(ADVERT, ADVERT)
-        self._store.watch(REQUESTS, REQUESTS)
-        _log.info("version %s serves %d commands", self._context.version, len(self._context.features))
+    def _report_lost(self, error: Exception) -> None:
+        # Once, however many attempts fail.
+        if not self._lost:
+            _log.warning("the store is lost, and looked for again: %s", error)
+        self._lost = True
 
-    def _become(self, vm: str | None) -> None:
-        """Take on the identity of this VM, or of none."""
-        self._context.vm = vm or ""
-        self._advertised = ""
-        if vm is None:
-            _log.warning("the store does not tell which VM this is: only the old protocol is served")
-            self._context.features = features(self._commands)
-            self._sealed = None
-            return
-        self._context.features = features(self._commands, self._sealed_commands)
-        identity = own_identity(self._context.system.root, vm)
-        _log.info("VM %s, %r", vm, identity)
-        self._sealed = SealedRequests(identity, self._sealed_commands, self._context)
-
-    def _renew_advert(self, *, look: bool = False) -> None:
-        """Write the advert if it does not name the current key; `look`, also if it is gone."""
-        with self._turn:
-            if self._stopping:
-                return
-            try:
-                if look and self._nodes.read(ADVERT) is None:
-                    # A guest that was copied while it ran wakes up as another VM.
-                    vm = self._nodes.vm()
-                    if (vm or "") != self._context.vm:
-                        self._become(vm)
-                    self._advertised = ""
-                self._write_advert()
-            except (StoreError, MessageError) as error:
-                # Each receipt names the next key, so conversations go on without it.
-                _log.warning("the advert cannot be written: %s", error)
-                self._watch_replies()
-
-    def _write_advert(self) -> None:
-        if self._sealed is not None:
-            self._sealed.rotate_if_old()
-        key_id = _OLD_FORM if self._sealed is None else self._sealed.key_id
-        if self._advertised == key_id:
-            return
-        if self._sealed is None:
-            context = self._context
-            value = encode_advert(Advert(context.version, context.system.boot_id(), context.features))
-        else:
-            value = self._sealed.advert()
-        self._nodes.write(ADVERT, value)
-        self._advertised = key_id
-
-    def _sweep(self) -> None:
-        """Look at everything once: what is to be delivered, what is asked for, what is to be cleared away."""
-        try:
-            requests = self._nodes.children(REQUESTS)
-        except StoreError as error:
-            _log.warning("the requests cannot be listed: %s", error)
-            requests = []
-        for request_id in sorted({*requests, *self._answers}):
-            with self._turn:
-                if self._stopping:
-                    return
-                try:
-                    self._serve(request_id)
-                except (StoreError, WireError) as error:
-                    # Quota, mostly. Whatever step it was, it is tried again at the next event.
-                    _log.warning("request %s waits: %s", request_id, error)
-                    self._watch_replies()
-
-    def _serve(self, request_id: str) -> None:
-        if request_id in self._answers:
-            self._deliver(request_id)
-        elif request_id in self._interrupted:
-            self._interrupted.discard(request_id)
-            self._remember(request_id)
-            if self._was_answered(request_id):
-                # The earlier run ended right after its answer, which stands.
-                self._nodes.remove(request_path(request_id))
-                self._nodes.remove(claim_path(request_id))
-            else:
-                self._refuse(request_id, Unknown("agent_restarted", _RESTARTED))
-        elif request_id in self._taken:
-            self._refuse(request_id, Unknown("request_id_reused", _REUSED))
-        else:
-            self._take(request_id)
-
-    def _remember(self, request_id: str) -> None:
-        self._taken[request_id] = None
-        if len(self._taken) > MAX_REMEMBERED:
-            self._taken.popitem(last=False)
-
-    def _was_answered(self, request_id: str) -> bool:
-        reply = self._nodes.read(reply_path(request_id))
-        if reply is None:
-            return False
-        try:
-            # A reply whose frames did not all get there is none.
-            return parse_sealed_reply(reply).frames is None
-        except MessageError:
-            return True
-
-    def _refuse(self, request_id: str, error: Unsuccessful) -> None:
-        """Answer a request that is not carried out, in the form in which it came, if that can be told."""
-        try:
-            untrusted = self._nodes.read(request_path(request_id)) or b""
-        except StoreError:
-            untrusted = b""
-        request = attempt(request_id, lambda: parse_request(untrusted))
-        if self._sealed is not None and not isinstance(request, Unsuccessful) and request.name == SEALED:
-            answer = self._sealed.error(request_id, error)
-            answer.framed = _announces_frames(request)
-            self._answer(request_id, answer)
-        else:
-            self._answer(request_id, error_in_the_clear(error))
-
-    def _take(self, request_id: str) -> None:
-        # When the claim cannot be written nothing may be done: the host could not tell that it was.
-        self._nodes.write(claim_path(request_id), b"")
-        try:
-            untrusted = self._nodes.read(request_path(request_id))
-        except StoreError as error:
-            failed = Failed("unreadable_request", f"the agent cannot read the request: {error.code}")
-            self._answer(request_id, error_in_the_clear(failed))
-            return
-        if untrusted is None:
-            self._nodes.remove(claim_path(request_id))
-            return
-        self._remember(request_id)
-        started = time.monotonic()
-        try:
-            answer = self._carry_out(request_id, untrusted)
-        except Withdrawn:
-            _log.info("request %s - %.3f s withdrawn", request_id, time.monotonic() - started)
-            self._nodes.remove(claim_path(request_id))
-            return
-        self._answer(request_id, answer, time.monotonic() - started)
-
-    def _carry_out(self, request_id: str, untrusted: bytes) -> Answer:
-        request = attempt(request_id, lambda: parse_request(untrusted))
-        if isinstance(request, Unsuccessful):
-            return error_in_the_clear(request)
-        if request.name == SEALED and self._sealed is not None:
-            answer = self._sealed.answer(request_id, request.value, self._transfer(request_id).receive)
-            answer.framed = _announces_frames(request)
-            return answer
-        return answer_in_the_clear(request_id, request, self._commands, self._context)
-
-    def _transfer(self, request_id: str) -> Transfer:
-        return Transfer(self._store, self._events, request_id, lambda: self._stopping)
-
-    def _answer(self, request_id: str, answer: Answer, seconds: float = 0.0) -> None:
-        outcome = f"{answer.outcome} {answer.code}".strip()
-        _log.info("request %s %s %.3f s %s", request_id, answer.name, seconds, outcome)
-        self._answers[request_id] = answer
-        self._deliver(request_id)
-
-    def _deliver(self, request_id: str) -> None:
-        answer = self._answers[request_id]
-        if not answer.written:
-            self._write_reply(request_id, answer.message.node)
-            answer.written = True
-        # The daemons let a missing node be removed without a word, so it must be looked for.
-        waited_for = self._nodes.read(request_path(request_id)) is not None
-        if waited_for and answer.message.frames:
-            try:
-                self._transfer(request_id).send(answer.message.frames)
-            except Stopped:
-                # The request and its claim stay: the next run tells that the answer was lost.
-                return
-            except TransferEnded as error:
-                _log.warning(
-                    "request %s: the host did not read all of the reply (%s)", request_id, type(error).__name__
-                )
-                waited_for = False
-        if waited_for:
-            self._unread.add(request_id)
-        else:
-            self._nodes.remove(reply_path(request_id))
-        if answer.framed:
-            # Those that the host wrote before it saw the answer; the reply's own are gone by now.
-            self._nodes.remove(frames_path(request_id))
-        self._nodes.remove(request_path(request_id))
-        self._nodes.remove(claim_path(request_id))
-        del self._answers[request_id]
-
-    def _write_reply(self, request_id: str, value: bytes) -> None:
-        while True:
-            try:
-                self._nodes.write(reply_path(request_id), value)
-            except StoreError:
-                # Most likely full of replies that the host has read and left.
-                if not self._unread.make_room():
-                    raise
-            else:
-                return
-
-    def _watch_replies(self) -> None:
-        """From now on wake up when the host removes replies too: that makes room for what waits."""
-        if self._watching_replies:
-            return
-        try:
-            self._store.watch(REPLIES, REPLIES)
-            self._watching_replies = True
-        except StoreError as error:
-            _log.warning("%s cannot be watched: %s", REPLIES, error)
-
-
-def _announces_frames(request: Request) -> bool:
-    # Whether it is well-formed does not matter here: what may stand there is to be removed.
-    return '"frames"' in request.value
-
-
-_OLD_FORM = "-"
-"""Stands for the key in an advert that names none."""
-
-_RESTARTED = "the agent ended while it worked on this request; it may or may not have been carried out"
-_REUSED = "a request with this id was taken before; it is not carried out again"
+    def _report_found(self) -> None:
+        if self._lost:
+            _log.warning("the store is back")
+        self._lost = False

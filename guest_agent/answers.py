@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable, TypeVar
 
 from agent_protocol.messages import Reply, Request, encode_reply, reply_to_error
-from agent_protocol.outcomes import Failed, Outcome, Unsuccessful, Unsupported
+from agent_protocol.outcomes import Failed, Outcome, Unknown, Unsuccessful, Unsupported
 from agent_protocol.sealed import EncodedMessage
-from agent_protocol.xenstore import XenStoreError
+from agent_protocol.xenstore import StoreError, XenStoreError
 
 from .commands import Command, Commands, Context
-from .transfer import TransferEnded
+from .transfer import Progress, TransferEnded
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ class Answer:
     """A reply on its way.
 
     name: of the command, for the log; `-` when none was found. framed: whether the request announced frames, which may
-    stand there still when it was answered early. written: whether the store has its node already.
+    stand there still when it was answered early. written: whether the store has its node already; progress: and how
+    many of its frames. delivered: whether only the request and what belongs to it remain to be cleared away.
     """
 
     message: EncodedMessage
@@ -34,19 +35,31 @@ class Answer:
     name: str = "-"
     framed: bool = False
     written: bool = False
+    progress: Progress = field(default_factory=Progress)
+    delivered: bool = False
+
+    def start_over(self) -> None:
+        """Nothing of it stands in the store any more."""
+        self.written = self.delivered = False
+        self.progress = Progress()
 
 
 def attempt(request_id: str, work: Callable[[], _T]) -> _T | Unsuccessful:
     """What `work` returns, or the error that the request is to be answered with.
 
-    Only what ends the conversation itself comes through: TransferEnded, and XenStoreError for a lost store.
+    Only what ends the conversation itself comes through: TransferEnded. A store that is lost meanwhile is the next
+    step's to notice; the work gets its answer, which may be that nobody can tell how far it came.
     """
     try:
         return work()
     except Unsuccessful as error:
         return error
-    except (TransferEnded, XenStoreError):
+    except TransferEnded:
         raise
+    except StoreError as error:
+        return Failed("store_refused", f"XenStore refused what the command needs of it: {error.code}")
+    except XenStoreError:
+        return Unknown("store_lost", "XenStore was lost in the middle; it may or may not have been carried out")
     except BaseException as error:
         # Really everything: a panic inside `cryptography`, for one, is no Exception. Signals raise nothing here.
         _log.error("request %s: %s", request_id, _where(error))

@@ -14,11 +14,9 @@ from agent_protocol.messages import MessageError
 from agent_protocol.outcomes import Unsuccessful
 from agent_protocol.strict import Members, dumps, encode_base64
 
+from .places import IDENTITY_FILE, STATE_DIRECTORY
 from .system.files import read, replace
-from .system.paths import GuestPath, enter, failures, open_parent
-
-_DIRECTORY = GuestPath("/var/lib/xenward")
-_FILE = "identity.json"
+from .system.paths import enter, failures, open_parent
 
 _DIRECTORY_MODE = 0o700
 _FILE_MODE = 0o600
@@ -34,14 +32,14 @@ def own_identity(root: str, vm: str) -> Identity:
     """
     identity = Identity.generate()
     try:
-        with failures(_DIRECTORY.text):
+        with failures(STATE_DIRECTORY.text):
             directory = _open_directory(root)
             try:
-                known = _parse(read(directory, _FILE), vm)
+                known = _parse(read(directory, IDENTITY_FILE.name), vm)
                 if known is not None:
                     return known
                 content = dumps({"vm": vm, "private": encode_base64(identity.private_bytes())}).encode("ascii")
-                replace(directory, _FILE, content, mode=_FILE_MODE)
+                replace(directory, IDENTITY_FILE.name, content, mode=_FILE_MODE)
             finally:
                 os.close(directory)
         _log.info("new identity %r", identity)
@@ -52,13 +50,13 @@ def own_identity(root: str, vm: str) -> Identity:
 
 def _open_directory(root: str) -> int:
     """A descriptor of the directory, made when it is missing, and for the agent's user alone in any case."""
-    with open_parent(root, _DIRECTORY, make=True) as parent:
+    with open_parent(root, STATE_DIRECTORY, make=True) as parent:
         try:
-            os.mkdir(_DIRECTORY.name, _DIRECTORY_MODE, dir_fd=parent)
+            os.mkdir(STATE_DIRECTORY.name, _DIRECTORY_MODE, dir_fd=parent)
             os.fsync(parent)
         except FileExistsError:
             pass
-        directory = enter(parent, _DIRECTORY.name)
+        directory = enter(parent, STATE_DIRECTORY.name)
     try:
         os.fchmod(directory, _DIRECTORY_MODE)
     except OSError:

@@ -9,7 +9,7 @@ from agent_protocol.messages import CLAIMS, REPLIES, REQUESTS
 from agent_protocol.strict import UUID
 from agent_protocol.xenstore import Client, StoreError
 
-_VM = "vm"
+VM = "vm"
 """The node of the own domain that names its VM, as `/vm/<uuid>`; only dom0 can write it."""
 
 
@@ -52,7 +52,7 @@ class Nodes:
     def vm(self) -> str | None:
         """The uuid of the VM that this is; None when the store does not tell."""
         try:
-            untrusted = (self.read(_VM) or b"").decode("ascii", "replace")
+            untrusted = (self.read(VM) or b"").decode("ascii", "replace")
         except StoreError:
             return None
         prefix, _, uuid = untrusted.rpartition("/")

@@ -15,6 +15,9 @@ from agent_protocol.outcomes import Failed, Unknown, Unsupported
 _MAX_OUTPUT = 500
 """Characters of a program's output that are kept: it ends in a reply, which holds 2000 bytes."""
 
+_MAX_READ = 65536
+"""Bytes of it that are searched for secrets."""
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -45,23 +48,28 @@ def run(
     """
     if any(secret in argument for secret in secrets for argument in arguments if secret):
         raise ValueError("a secret stands in the arguments of " + arguments[0])
+    # A file rather than a pipe: what the program leaves running may hold the other end of a pipe for ever.
+    output = os.memfd_create("output")
     try:
         ended = subprocess.run(
             list(arguments),
             input=stdin,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             timeout=timeout,
             env={**os.environ, "LC_ALL": "C"},
             check=False,
         )
+        printed = os.pread(output, _MAX_READ, 0).decode("utf-8", "replace")
     except subprocess.TimeoutExpired:
         raise Unknown("program_timeout", f"{arguments[0]} was ended after {timeout:g} s") from None
     except FileNotFoundError:
         raise Unsupported("program_missing", f"this guest has no {arguments[0]}") from None
     except OSError as error:
         raise Failed("program_failed", f"{arguments[0]} cannot be run: {error.strerror}") from None
-    completed = Completed(ended.returncode, _redact(ended.stdout.decode("utf-8", "replace"), secrets)[:_MAX_OUTPUT])
+    finally:
+        os.close(output)
+    completed = Completed(ended.returncode, _redact(printed, secrets)[:_MAX_OUTPUT])
     if completed.exit_code not in allowed_exit_codes:
         raise Failed("program_failed", f"{arguments[0]} ended with {completed.exit_code}: {completed.output}")
     return completed

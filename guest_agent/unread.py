@@ -7,7 +7,7 @@ nobody. So the oldest go when the store has no room for the next; whoever waited
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Set
 
 from .nodes import Nodes, reply_path
 
@@ -21,22 +21,23 @@ ROOM = 16
 class UnreadReplies:
     """The ids of delivered replies, oldest first."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        self._nodes = nodes
+    def __init__(self) -> None:
         self._ids: collections.deque[str] = collections.deque(maxlen=MAX_KNOWN)
 
-    def find(self, request_ids: Iterable[str]) -> None:
-        """Take over the replies of an earlier run."""
-        self._ids.extend(sorted(request_ids))
+    def find(self, standing: Set[str]) -> None:
+        """Learn which replies stand in the store. Those that this run does not know count as older than all others."""
+        known = [request_id for request_id in self._ids if request_id in standing]
+        self._ids.clear()
+        self._ids.extend([*sorted(standing - set(known)), *known])
 
     def add(self, request_id: str) -> None:
         """A reply was delivered."""
         self._ids.append(request_id)
 
-    def make_room(self) -> bool:
+    def make_room(self, nodes: Nodes) -> bool:
         """Remove the oldest replies; whether there were any. StoreError when that is refused too."""
         oldest = list(self._ids)[:ROOM]
         for request_id in oldest:
-            self._nodes.remove(reply_path(request_id))
+            nodes.remove(reply_path(request_id))
             self._ids.popleft()
         return bool(oldest)

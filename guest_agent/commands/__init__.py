@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import about, files, generate, password, ssh_keys
+from . import about, files, freeze, generate, hostname, network, password, ssh_keys, update
 from .table import COMMANDS, SEALED_COMMANDS, Command, Commands, Context, Result, features
 
 __all__ = [
@@ -15,7 +15,11 @@ __all__ = [
     "about",
     "features",
     "files",
+    "freeze",
     "generate",
+    "hostname",
+    "network",
     "password",
     "ssh_keys",
+    "update",
 ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from dataclasses import dataclass, field
 
+from agent_protocol.digests import sha256_hex
 from agent_protocol.outcomes import Refused
 
 from ..system.accounts import check_account_name
@@ -40,7 +39,7 @@ def _parse_file_put(untrusted_value: str) -> File:
     if checksum is not None:
         if not _SHA256.match(checksum):
             raise bad("sha256 must have 64 hexadecimal digits")
-        if not hmac.compare_digest(hashlib.sha256(content).hexdigest(), checksum.lower()):
+        if sha256_hex(content) != checksum.lower():
             raise Refused("checksum_mismatch", "the content does not have that SHA-256 checksum")
     return File(
         GuestPath(text(members, "path")),

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import base64
-import secrets
+import random
 import string
 from dataclasses import dataclass
 from typing import Callable
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from agent_protocol import hpke
 from agent_protocol.messages import MAX_PASSWORD, Password
@@ -36,13 +31,6 @@ MAX_RSA_BITS = 16384
 
 HPKE_INFO = b"xenward 2 password\0"
 """What a box with a password is bound to, together with the user's name behind it."""
-
-_PADDINGS: dict[str, padding.AsymmetricPadding] = {
-    # SHA-1 in OAEP is what `openssl pkeyutl` and every library use when nothing is said; OAEP is not weakened by it.
-    "oaep": padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None),  # noqa: S303
-    # What the get-password command of Nova's clients decrypts.
-    "pkcs1v15": padding.PKCS1v15(),
-}
 
 
 @dataclass(frozen=True)
@@ -72,9 +60,21 @@ def _to_hpke(public: bytes) -> Callable[[str, bytes], bytes]:
 
 
 def _to_rsa(untrusted_line: str, untrusted_padding: str) -> Callable[[str, bytes], bytes]:
-    chosen = _PADDINGS.get(untrusted_padding)
+    # Only here: what reads SSH keys takes a megabyte and a half of memory, and few hosts ask with such a key.
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    paddings: dict[str, padding.AsymmetricPadding] = {
+        # SHA-1 in OAEP is what `openssl pkeyutl` and every library use when nothing is said; it does not weaken OAEP.
+        "oaep": padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None),  # noqa: S303
+        # What the get-password command of Nova's clients decrypts.
+        "pkcs1v15": padding.PKCS1v15(),
+    }
+    chosen = paddings.get(untrusted_padding)
     if chosen is None:
-        raise bad("padding is one of " + ", ".join(_PADDINGS))
+        raise bad("padding is one of " + ", ".join(paddings))
     line = AuthorizedKey(untrusted_line)
     try:
         # Type and key alone: a comment may hold anything.
@@ -90,10 +90,12 @@ def _to_rsa(untrusted_line: str, untrusted_padding: str) -> Callable[[str, bytes
 
 def generate(length: int = LENGTH) -> Password:
     """A random password of that many characters, with something of each of CLASSES."""
+    # The system's random numbers. The module secrets is the same and more: see agent_protocol/digests.py.
+    choice = random.SystemRandom().choice
     everything = "".join(CLASSES)
     while True:
         # Drawn again as a whole, or some passwords would be likelier than others.
-        text = "".join(secrets.choice(everything) for _ in range(length))
+        text = "".join(choice(everything) for _ in range(length))
         if all(set(text) & set(characters) for characters in CLASSES):
             return Password(text)
 

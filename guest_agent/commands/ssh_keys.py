@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent_protocol.outcomes import Busy, Refused
+
+from ..configuration import CONFIGURATION_FILE, REFUSE
 from ..system.accounts import check_account_name
 from ..system.authorized_keys import MAX_KEY_LINE, AuthorizedKey, change_keys
 from .arguments import bad, json_object, optional_text, text_list
@@ -39,8 +42,24 @@ def _parse(untrusted_value: str) -> KeyChange:
 
 @command("ssh_keys", tables=BOTH, parse=_parse, max_value=MAX_KEYS * MAX_KEY_LINE)
 def ssh_keys(context: Context, change: KeyChange) -> Result:
-    """Add and remove keys; tells how many of them were not there, or were there, before."""
+    """Add and remove keys; tells how many of them were not there, or were there, before.
+
+    cloud-init may write the same file from what it read before: Busy (`cloud_init_at_work`) until it has ended its work
+    of this boot. Refused (`cloud_init_owns_ssh_keys`) when the agent's configuration leaves the keys to it.
+    """
     system = context.system
+    _check_cloud_init(context)
     user = system.find_user(system.administrator if change.user is None else change.user)
     added, removed = change_keys(system.root, user, change.add, change.remove)
     return Result(f"{added} added, {removed} removed", {"added": added, "removed": removed})
+
+
+def _check_cloud_init(context: Context) -> None:
+    cloud_init = context.system.cloud_init()
+    if cloud_init.enabled and context.configuration.cloud_init_ssh_keys == REFUSE:
+        raise Refused(
+            "cloud_init_owns_ssh_keys",
+            f"this guest leaves its SSH keys to cloud-init, see [cloud-init] in {CONFIGURATION_FILE.text}",
+        )
+    if cloud_init.at_work:
+        raise Busy("cloud_init_at_work", "cloud-init is still at work in this guest and may write the same file")

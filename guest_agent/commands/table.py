@@ -13,13 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Callable, TypeVar
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 from agent_protocol.legacy import AgentExchange
 from agent_protocol.outcomes import Refused
 from agent_protocol.wire import MAX_PAYLOAD
 
+from ..configuration import Configuration
+from ..nodes import Nodes
 from ..system.base import System
+
+if TYPE_CHECKING:
+    from ..system.freezing import Freezer
 
 Arguments = TypeVar("Arguments")
 
@@ -41,6 +46,8 @@ class Context:
     """What commands work with.
 
     version, features: the agent's own, for telling. vm: the uuid of the VM that this is, empty where it isn't known.
+    nodes: the guest's part of the store, for what old hosts leave there; set by the agent. configuration: the guest's.
+    freezer: what freezes the guest's file systems; None where nothing runs that could be frozen.
     """
 
     system: System
@@ -48,6 +55,9 @@ class Context:
     version: str
     features: tuple[str, ...]
     vm: str = ""
+    nodes: Nodes | None = None
+    configuration: Configuration = field(default_factory=Configuration)
+    freezer: Freezer | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Command:
 
     run: parses the host's value and does the work. returncode: the old protocol's word for its success.
     max_value: characters that its value may have. secret: whether its value must not be shown to anybody.
+    announced: whether it is among the features; no for what is only there to be answered better than `unknown command`.
     """
 
     name: str
@@ -75,6 +86,7 @@ class Command:
     returncode: str = "0"
     max_value: int = MAX_PAYLOAD
     secret: bool = False
+    announced: bool = True
 
     def __call__(self, context: Context, untrusted_value: str) -> Result:
         """Check the limit and run. Refused (`bad_arguments`) when the value is too long."""
@@ -94,6 +106,7 @@ def command(
     max_value: int = MAX_PAYLOAD,
     secret: bool = False,
     returncode: str = "0",
+    announced: bool = True,
 ) -> Callable[[Callable[[Context, Arguments], Result]], Callable[[Context, Arguments], Result]]:
     """Put the decorated function under `name` into the tables CLEAR, SEALED or BOTH.
 
@@ -106,7 +119,7 @@ def command(
             return function(context, parse(untrusted_value))
 
         for table in tables:
-            table[name] = Command(name, run, returncode, max_value, secret)
+            table[name] = Command(name, run, returncode, max_value, secret, announced)
         return function
 
     return enter
@@ -114,4 +127,4 @@ def command(
 
 def features(*tables: Commands) -> tuple[str, ...]:
     """The names that an agent with these tables announces, in one list and in order."""
-    return tuple(sorted({name for table in tables for name in table}))
+    return tuple(sorted({name for table in tables for name, row in table.items() if row.announced}))

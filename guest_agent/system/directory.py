@@ -18,12 +18,14 @@ from agent_protocol.outcomes import Failed, Refused, Unsupported
 from .accounts import Owner, PasswordHash, User, no_such_group, no_such_user
 from .base import System
 from .files import read_file, write_file
+from .hostname import HostName, read_hostname
+from .lookup import names_in
 from .paths import GuestPath
 
 _PASSWD = GuestPath("/etc/passwd")
 _GROUP = GuestPath("/etc/group")
 _SHADOW = GuestPath("/etc/shadow")
-_HOSTNAME = GuestPath("/etc/hostname")
+_INTERFACES = GuestPath("/sys/class/net")
 
 _HASH_ROUNDS = 5000
 """What sha512-crypt uses when nothing is said, so every libc's crypt() reads the result."""
@@ -61,7 +63,22 @@ class DirectorySystem(System):
 
     def hostname(self) -> str:
         """From etc/hostname."""
-        return (read_file(self.root, _HOSTNAME) or b"").decode("utf-8", "replace").strip()
+        return read_hostname(self.root)
+
+    def _activate_hostname(self, name: HostName) -> None:
+        """Nothing runs."""
+
+    def interface_names(self) -> Mapping[str, Sequence[str]]:
+        """From sys/class/net, where the directory has one: such as one that a system was unpacked into to run later."""
+        found: dict[str, list[str]] = {}
+        for name in names_in(self.root, _INTERFACES):
+            try:
+                content = read_file(self.root, GuestPath(f"{_INTERFACES.text}/{name}/address"))
+            except Refused:
+                continue
+            if content is not None:
+                found.setdefault(content.decode("ascii", "replace").strip().lower(), []).append(name)
+        return found
 
     def kernel(self) -> str:
         """None runs."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 
 from agent_protocol.outcomes import Refused
@@ -17,6 +16,11 @@ from .paths import GuestPath, failures, look_at, open_parent
 
 NEW_FILE_MODE = 0o600
 """Mode of a file that was not there before, when nothing else is asked for: nobody else may read it."""
+
+TEMPORARY_PREFIX = ".xenward-"
+"""How the name begins that a new file has for the moment before it replaces the old one."""
+
+_SELINUX, _ACCESS_LIST = "security.selinux", "system.posix_acl_access"
 
 MAX_READ = 4 * 1024 * 1024
 """Bytes of a file that the agent takes into memory; account files of 50,000 users fit."""
@@ -69,15 +73,16 @@ def read(directory: int, name: str, *, owner: Owner | None = None) -> bytes | No
 def replace(directory: int, name: str, content: bytes, *, mode: int | None = None, owner: Owner | None = None) -> None:
     """The atomic write: set the content of a file in an open directory. Arguments as in write_file.
 
-    Refused (`not_a_file`) as there; OSErrors as they come, after its temporary file was removed.
+    What is replaced hands down its SELinux label and access control list as well; one that is not of the mode asked for
+    loses its list. Refused (`not_a_file`) as there; OSErrors as they come, after its temporary file was removed.
     """
     present = look_at(directory, name)
+    labels = {} if present is None else _labels(directory, name, with_list=mode is None)
     if present is not None:
         mode = stat.S_IMODE(present.st_mode) if mode is None else mode
         owner = Owner(present.st_uid, present.st_gid) if owner is None else owner
-    temporary = f".xenward-{secrets.token_hex(8)}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+    temporary = f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
+    descriptor, named = _open_new(directory, temporary)
     try:
         try:
             _write_all(descriptor, content)
@@ -85,15 +90,63 @@ def replace(directory: int, name: str, content: bytes, *, mode: int | None = Non
                 _give(descriptor, owner)
             # After the change of owner, which takes the set-user-id bits away.
             os.fchmod(descriptor, NEW_FILE_MODE if mode is None else mode)
+            for label, value in labels.items():
+                os.setxattr(descriptor, label, value)
             os.fsync(descriptor)
+            placed = False
+            if not named:
+                if present is None:
+                    # Unless something has come there by now: then that is replaced.
+                    with contextlib.suppress(FileExistsError):
+                        _link(descriptor, directory, name)
+                        placed = True
+                if not placed:
+                    _link(descriptor, directory, temporary)
+                    named = True
         finally:
             os.close(descriptor)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        if not placed:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary, dir_fd=directory)
+        if named:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
         raise
     os.fsync(directory)
+
+
+def _open_new(directory: int, name: str) -> tuple[int, bool]:
+    """A new file to write, and whether it has that name already: where it can be, it has none until it is whole.
+
+    So what ends in the middle leaves nothing behind, whether that is the agent or the machine; but for the moment
+    between the two calls that replace a file, after which the whole new one stands beside it as a hidden file.
+    """
+    common = os.O_WRONLY | os.O_CLOEXEC
+    if os.path.isdir("/proc/self/fd"):  # noqa: PTH112 - through which it gets its name
+        # Whatever the file system says against it, it says in its own way.
+        with contextlib.suppress(OSError):
+            return os.open(".", common | os.O_TMPFILE, 0o600, dir_fd=directory), False
+    return os.open(name, common | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory), True
+
+
+def _link(descriptor: int, directory: int, name: str) -> None:
+    """Give an open file without a name this one. FileExistsError when something has it."""
+    os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory)
+
+
+def _labels(directory: int, name: str, *, with_list: bool) -> dict[str, bytes]:
+    """What a file has besides owner and mode that says who may use it, see xattr(7)."""
+    wanted = [_SELINUX, _ACCESS_LIST] if with_list else [_SELINUX]
+    found = {}
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        for label in wanted:
+            # ENODATA: it has none. EOPNOTSUPP: the file system knows none.
+            with contextlib.suppress(OSError):
+                found[label] = os.getxattr(descriptor, label)
+    finally:
+        os.close(descriptor)
+    return found
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

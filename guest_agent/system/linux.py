@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +14,17 @@ from agent_protocol.messages import Password
 from agent_protocol.outcomes import Failed, Refused, Unsupported
 
 from .. import process
+from ..network.live import RunningNetwork
 from .accounts import Owner, PasswordHash, User, no_such_group, no_such_user
 from .addresses import interface_addresses
 from .base import System
+from .cloud_init import CloudInit, find_cloud_init
+from .hostname import HostName
 
 CHPASSWD_SECONDS = 30.0
 """How long chpasswd may take. Hashing takes 25 ms; what can take longer is a module of PAM that asks a network."""
+
+_COMMAND_LINE = Path("/proc/cmdline")
 
 
 class LinuxSystem(System):
@@ -26,6 +32,10 @@ class LinuxSystem(System):
 
     root = "/"
     administrator = "root"
+
+    def __init__(self) -> None:
+        self._network = RunningNetwork()
+        self.live = self._network
 
     def boot_id(self) -> str:
         """The kernel's own."""
@@ -57,6 +67,27 @@ class LinuxSystem(System):
     def addresses(self) -> Sequence[Mapping[str, str]]:
         """Of all interfaces of the agent's network namespace."""
         return interface_addresses()
+
+    def interface_names(self) -> Mapping[str, Sequence[str]]:
+        """As the kernel tells."""
+        return self._network.names()
+
+    def cloud_init(self) -> CloudInit:
+        """Of this boot."""
+        return find_cloud_init(
+            self.root,
+            command_line=_COMMAND_LINE.read_text("utf-8", "replace"),
+            seconds_since_boot=time.clock_gettime(time.CLOCK_BOOTTIME),
+        )
+
+    def _activate_hostname(self, name: HostName) -> None:
+        """By sethostname(2). systemd-hostnamed, where it runs, reads /etc/hostname again when it is asked."""
+        try:
+            socket.sethostname(name.value)
+        except OSError as error:
+            raise Failed("hostname_failed", f"the kernel does not take the name: {error.strerror}") from None
+        if self.hostname() != name.value:
+            raise Failed("hostname_failed", "the kernel took the name and has another one nevertheless")
 
     def set_password(self, user: str, password: Password | PasswordHash, *, expire: bool = False) -> None:
         """Through chpasswd, which goes through PAM where the distribution has it do so, but not for a hash.

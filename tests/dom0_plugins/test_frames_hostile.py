@@ -226,7 +226,13 @@ class TestGuests:
         call = plugin.start(entry, timeout=0.5)
         guest.take(entry["id"])
         reply = json.dumps({"frames": announcement("x" * 4000)}).encode()
+        before = len(reads)
         guest.reply(entry["id"], reply)
+        # What was there first is what the plugin read first.
+        deadline = time.monotonic() + DEADLINE
+        while not any(path.endswith(f"data/guest/{entry['id']}") for path in reads[before:]):
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
         written = 0
         while not call.done():
             guest.store.write(f"data/xenward/frames/{entry['id']}/0", b"y" * FRAME_SIZE)

@@ -7,21 +7,22 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 import pytest
 
 from agent_protocol.frames import FRAMES
 from agent_protocol.legacy import AgentExchange
 from agent_protocol.messages import ADVERT, CLAIMS, REPLIES, REQUESTS, new_request_id
-from agent_protocol.xenstore import Client, StoreError, connect
+from agent_protocol.xenstore import StoreError, connect
 from guest_agent.agent import Agent
 from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Command, Context, features
 from guest_agent.system.directory import DirectorySystem
@@ -48,6 +49,15 @@ def root(tmp_path: Path) -> Path:
     (directory / "etc/group").write_text(f"root:x:0:\nann:x:{gid}:\n")
     (directory / "etc/shadow").write_text("daemon:*:19000:0:99999:7:::\nroot:!:19000:0:99999:7:::\nann:x:1::::::\n")
     (directory / "etc/shadow").chmod(0o640)
+    return directory
+
+
+@pytest.fixture
+def updates(tmp_path: Path) -> Path:
+    """The directory of updates."""
+    directory = tmp_path / "lib" / "update"
+    directory.mkdir(0o700, parents=True)
+    directory.parent.chmod(0o755)
     return directory
 
 
@@ -155,15 +165,109 @@ def host() -> Iterator[Host]:
         yield simulated
 
 
-class AgentProcess:
-    """The agent as a process of its own. Its log is complete once it ended."""
+class Store:
+    """A daemon that can be restarted, and a guest whose way to it can be cut.
 
-    def __init__(self, host: Host, root: Path, log: Path, code: str | None = None) -> None:
+    host: dom0's client, a new one after each restart. guest_socket: where the guest's way to the daemon begins.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.server = XenStoreServer(directory / "daemon")
+        self.guest_socket = directory / "guest"
+        self._listener: socket.socket | None = None
+        self._ways: list[socket.socket] = []
+
+    def start(self) -> Host:
+        self.server.start()
+        self.host = Host(self.server)
+        self.mend()
+        return self.host
+
+    def stop(self) -> None:
+        """The daemon ends, and with it the tree."""
+        self.cut()
+        self.server.stop()
+
+    def cut(self) -> None:
+        """The guest's connection ends, and no other comes about; the tree stays."""
+        self.guest_socket.unlink(missing_ok=True)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        for way in self._ways:
+            with contextlib.suppress(OSError):
+                way.shutdown(socket.SHUT_RDWR)
+        self._ways = []
+
+    def mend(self) -> None:
+        """From now on the guest can connect again."""
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.guest_socket))
+        self._listener.listen()
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                guest, _ = listener.accept()
+                daemon = socket.socket(socket.AF_UNIX)
+                daemon.connect(str(self.host.guest_socket))
+                self._ways += [guest, daemon]
+                for pair in ((guest, daemon), (daemon, guest)):
+                    threading.Thread(target=_carry, args=pair, daemon=True).start()
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with tempfile.TemporaryDirectory(prefix="xs") as directory:
+        made = Store(Path(directory))
+        yield made
+        made.stop()
+
+
+def wait_for(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class Reachable(Protocol):
+    """What an agent can be started for."""
+
+    guest_socket: Path
+
+
+class AgentProcess:
+    """The agent as a process of its own. Its log is complete once it ended.
+
+    code: a program to run in place of the agent's own. prefix: the program that runs it, with its arguments.
+    """
+
+    def __init__(
+        self,
+        host: Reachable,
+        root: Path,
+        log: Path,
+        code: str | None = None,
+        *,
+        prefix: Sequence[str] = (),
+        interpreter: str = sys.executable,
+    ) -> None:
         program = ["-m", "guest_agent"] if code is None else ["-c", code]
         options = ["--root", str(root), "--store", f"unix:{host.guest_socket}"]
         self._log = log
         with log.open("ab") as stderr:
-            self.process = subprocess.Popen([sys.executable, *program, *options], cwd=REPOSITORY, stderr=stderr)
+            self.process = subprocess.Popen([*prefix, interpreter, *program, *options], cwd=REPOSITORY, stderr=stderr)
 
     @property
     def log(self) -> str:
@@ -179,8 +283,8 @@ def start_agent(host: Host, root: Path, tmp_path: Path) -> Iterator[Callable[...
     """Starts agents for the host's guest; `code` is a program to run in place of the agent's own."""
     agents: list[AgentProcess] = []
 
-    def start(code: str | None = None) -> AgentProcess:
-        agents.append(AgentProcess(host, root, tmp_path / "agent.log", code))
+    def start(code: str | None = None, **options: Any) -> AgentProcess:
+        agents.append(AgentProcess(host, root, tmp_path / "agent.log", code, **options))
         return agents[-1]
 
     yield start
@@ -199,15 +303,14 @@ def agent(start_agent: Callable[..., AgentProcess], host: Host) -> AgentProcess:
 
 @contextlib.contextmanager
 def agent_in_thread(
-    host: Host, context: Context, commands: dict[str, Command], sealed: dict[str, Command] = SEALED_COMMANDS
-) -> Iterator[Client]:
-    """An agent in this process, for commands that a test makes up. Gives its connection to the store."""
-    store = connect(str(host.guest_socket))
-    agent = Agent(store, commands, sealed, context)
+    host: Reachable, context: Context, commands: dict[str, Command], sealed: dict[str, Command] = SEALED_COMMANDS
+) -> Iterator[Agent]:
+    """An agent in this process, for commands that a test makes up."""
+    agent = Agent(lambda: connect(str(host.guest_socket)), commands, sealed, context)
     thread = threading.Thread(target=agent.run, daemon=True)
     thread.start()
     try:
-        yield store
+        yield agent
         assert thread.is_alive(), "the agent died"
     finally:
         agent.stop()

@@ -126,7 +126,7 @@ def test_hostile_frames_get_one_receipt_each(
     host.assert_nothing_left()
 
 
-@pytest.mark.parametrize("request_id", ["id-1", "x" * 300, "x" * 1800])
+@pytest.mark.parametrize("request_id", ["id-1", "x" * 300, "x" * 1000])
 def test_ids_that_are_no_uuids(quick_agent: SealedHost, request_id: str) -> None:
     host = quick_agent.host
     asked = quick_agent.seal("ping")

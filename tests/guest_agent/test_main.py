@@ -1,14 +1,26 @@
 from __future__ import annotations
 
 import configparser
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agent_protocol.messages import ADVERT, parse_advert
+from agent_protocol.outcomes import Outcome
 from guest_agent import VERSION
 from guest_agent.__main__ import main
+from guest_agent.commands import COMMANDS, SEALED_COMMANDS, features
 
-from .conftest import REPOSITORY
+from .conftest import DEADLINE, REPOSITORY, AgentProcess, Host
+from .sealing import SealedHost
+
+
+def configure(root: Path, text: str) -> None:
+    (root / "etc/xenward").mkdir(parents=True)
+    (root / "etc/xenward/agent.conf").write_text(text)
 
 
 def test_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,11 +31,6 @@ def test_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> Non
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == VERSION
-
-
-def test_unreachable_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert main(["--root", str(tmp_path), "--store", f"unix:{tmp_path}/nobody"]) == 1
-    assert "cannot connect" in caplog.text
 
 
 def test_missing_root(tmp_path: Path) -> None:
@@ -43,3 +50,72 @@ def test_unknown_store(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--store", "tcp:somewhere"])
     assert ended.value.code == 2
     assert "unix:PATH or xenbus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[agent]\nblock = ping, pnig\n", "block names pnig, and there is no such command"),
+        ("[agent]\nstore = tcp:somewhere\n", "[agent] store: a store is unix:PATH or xenbus"),
+        ("[agent]\nsotre = xenbus\n", "[agent] has no option sotre"),
+        ("[agent\n", "agent.conf"),
+    ],
+)
+def test_a_wrong_configuration(root: Path, text: str, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    configure(root, text)
+    assert main(["--root", str(root)]) == 2
+    assert words in caplog.text
+
+
+def test_a_configuration_that_is_no_file(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "etc/xenward/agent.conf").mkdir(parents=True)
+    assert main(["--root", str(root)]) == 2
+    assert "not a regular file" in caplog.text
+
+
+def test_blocked_commands_are_not_there(start_agent: Callable[..., AgentProcess], host: Host, root: Path) -> None:
+    configure(root, "[agent]\nblock = password file_put, ping\n")
+    start_agent()
+    sealed = SealedHost(host)
+    blocked = {"password", "file_put", "ping"}
+    served = [name for name in features(COMMANDS, SEALED_COMMANDS) if name not in blocked]
+    assert list(parse_advert(host.read(ADVERT) or b"").features) == served
+    assert host.ask("features")["message"].split(",") == served
+    for name in blocked:
+        assert (sealed.ask(name).outcome, host.ask(name)["outcome"]) == (Outcome.UNSUPPORTED, "unsupported")
+    assert sealed.ask("version").outcome is Outcome.SUCCEEDED
+
+
+def run_for(host: Host, root: Path, *options: str) -> None:
+    """Start the agent, and see it serve."""
+    command = [sys.executable, "-m", "guest_agent", "--root", str(root), *options]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as process:
+        try:
+            host.wait_for_agent()
+            assert host.ask("version")["returncode"] == "0"
+        finally:
+            process.terminate()
+        assert process.wait(DEADLINE) == 0
+
+
+def test_the_store_that_is_configured(host: Host, root: Path) -> None:
+    configure(root, f"[agent]\nstore = unix:{host.guest_socket}\n")
+    run_for(host, root)
+
+
+def test_the_command_line_goes_before_the_configuration(host: Host, root: Path) -> None:
+    configure(root, "[agent]\nstore = unix:/nowhere\n")
+    run_for(host, root, "--store", f"unix:{host.guest_socket}")
+
+
+@pytest.mark.services
+def test_a_start_before_there_is_a_network(
+    start_agent: Callable[..., AgentProcess], host: Host, tmp_path: Path
+) -> None:
+    """No interface is up, not even the loopback one, and nothing tells names."""
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("nameserver 192.0.2.1\n")
+    hide = f"mount --make-rprivate / && mount --bind {resolv} /etc/resolv.conf && exec"
+    started = start_agent(prefix=["unshare", "--net", "--mount", "sh", "-c", f'{hide} "$@"', "sh"])
+    assert SealedHost(host).ask("info").outcome is Outcome.SUCCEEDED
+    assert started.end() == 0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 import pytest
@@ -53,3 +55,8 @@ def test_output_is_cut() -> None:
 
 def test_messages_are_in_english() -> None:
     assert python("import os; print(os.environ['LC_ALL'])").output == "C"
+
+
+def test_what_a_program_leaves_running_is_not_waited_for() -> None:
+    ended = process.run(["sh", "-c", "sleep 1000 & echo $!"], timeout=20.0)
+    os.kill(int(ended.output), signal.SIGKILL)

@@ -22,8 +22,7 @@ from agent_protocol.messages import (
     parse_advert,
 )
 from agent_protocol.outcomes import Outcome
-from guest_agent import VERSION
-from guest_agent import agent as agent_module
+from guest_agent import VERSION, memory
 from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Command, Context, Result, features
 from guest_agent.sealed import SealedRequests
 
@@ -55,7 +54,7 @@ def test_every_command_sealed(agent: AgentProcess, sealed: SealedHost, root: Pat
     assert abs(ping.data["time"] - time.time()) < 5  # type: ignore[operator]
     assert sealed.ask("version").data == {"version": VERSION}
     told = sealed.ask("features").data["features"]
-    assert told == sorted({*COMMANDS, *SEALED_COMMANDS})
+    assert told == list(features(COMMANDS, SEALED_COMMANDS))
     info = dict(sealed.ask("info").data)
     assert info.pop("boot_id") == sealed.advert().boot_id
     release = {"ID": "test", "VERSION_ID": "1", "PRETTY_NAME": "Test 1"}
@@ -105,7 +104,7 @@ def test_the_advert(sealed: SealedHost, host: Host) -> None:
     value = host.read(ADVERT) or b""
     assert len(value) <= MAX_VALUE
     outside, inside = parse_advert(value), sealed.advert()
-    expected = (VERSION, tuple(sorted({*COMMANDS, *SEALED_COMMANDS})))
+    expected = (VERSION, features(COMMANDS, SEALED_COMMANDS))
     assert (outside.version, outside.features) == (inside.version, inside.features) == expected
     assert abs(inside.issued - time.time()) < 5
 
@@ -231,7 +230,7 @@ def test_replayed_requests_change_nothing(host: Host, context: Context) -> None:
 
 def test_replay_of_an_id_that_the_agent_forgot(host: Host, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
-    monkeypatch.setattr(agent_module, "MAX_REMEMBERED", 1)
+    monkeypatch.setattr(memory, "MAX_REMEMBERED", 1)
     with agent_in_thread(host, context, COMMANDS, counted(runs)):
         sealed = SealedHost(host)
         first = sealed.seal("count", "once")
@@ -246,14 +245,6 @@ def test_replay_of_an_id_that_the_agent_forgot(host: Host, context: Context, mon
         sealed.send(first)
         assert sealed.finish(first)[1].code == "unknown_key"
     assert runs == ["once", "other", "other"]
-
-
-def test_what_is_remembered_is_bounded(host: Host, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_module, "MAX_REMEMBERED", 3)
-    agent = agent_module.Agent(host.store, COMMANDS, SEALED_COMMANDS, context)
-    for number in range(9):
-        agent._remember(f"id-{number}")
-    assert list(agent._taken) == ["id-6", "id-7", "id-8"]
 
 
 def test_a_leftover_claim_gets_a_receipt(start_agent: StartAgent, host: Host, root: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from agent_protocol.messages import REPLIES
 from guest_agent.commands import COMMANDS, Context
+from guest_agent.nodes import Nodes
+from guest_agent.unread import ROOM, UnreadReplies
 
 from .conftest import Host, agent_in_thread
 
@@ -26,6 +28,19 @@ def test_replies_of_an_earlier_run_make_room_as_well(host: Host, context: Contex
         left = set(host.children(REPLIES))
         assert set(asked) <= left
         assert not set(earlier) <= left
+
+
+def test_what_this_run_knows_is_newer_than_what_it_finds(host: Host) -> None:
+    """After the store was lost: the replies that were delivered last go last, whatever their ids are."""
+    unread, nodes = UnreadReplies(), Nodes(host.store)
+    delivered = [f"{number:02}" for number in reversed(range(ROOM))]
+    for request_id in (*delivered, "gone"):
+        unread.add(request_id)
+    found = [f"{number:02}" for number in range(50, 50 + ROOM)]
+    unread.find({*delivered, *found})
+    assert list(unread._ids) == [*found, *delivered]
+    assert unread.make_room(nodes)
+    assert list(unread._ids) == delivered
 
 
 def _ask_and_leave(host: Host) -> str:

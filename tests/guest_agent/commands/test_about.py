@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Context
+from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Context, about, features
+from guest_agent.configuration import Configuration
+from guest_agent.launch import ROLLED_BACK, State, write_state
+from guest_agent.update.running import Process
 
 
 @pytest.mark.parametrize("value", ["", "agent", "xentools", "anything\0"])
@@ -13,7 +17,7 @@ def test_version_whatever_is_asked(context: Context, value: str) -> None:
 
 
 def test_features(context: Context) -> None:
-    assert COMMANDS["features"](context, "").message.split(",") == sorted(COMMANDS)
+    assert COMMANDS["features"](context, "").message.split(",") == list(features(COMMANDS))
 
 
 def test_info_follows_no_link_out_of_the_root(context: Context, root: Path) -> None:
@@ -25,7 +29,24 @@ def test_info_follows_no_link_out_of_the_root(context: Context, root: Path) -> N
     (root / "etc/os-release").symlink_to("../usr/lib/os-release")
     told = SEALED_COMMANDS["info"](context, "").data
     assert told["os"] == {"ID": "debian", "VERSION_ID": "12", "PRETTY_NAME": "Debian 12"}
+    assert told["distribution"] == "debian"
 
 
 def test_info_leaves_out_what_is_not_known(context: Context) -> None:
     assert set(SEALED_COMMANDS["info"](context, "").data) == {"version", "boot_id"}
+
+
+def test_info_names_the_network_stack(context: Context) -> None:
+    configured = replace(context, configuration=Configuration(network_stack="networkd"))
+    assert SEALED_COMMANDS["info"](configured, "").data["network_stack"] == "networkd"
+
+
+def test_info_tells_what_became_of_an_update(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    updates = tmp_path / "update"
+    updates.mkdir(0o700)
+    write_state(str(updates), State("1.3.0", ROLLED_BACK, reason="it did not serve"))
+    started = Process()
+    started.launched(("python3",), str(updates), None)
+    monkeypatch.setattr(about, "PROCESS", started)
+    told = SEALED_COMMANDS["info"](context, "").data["update"]
+    assert told == {"version": "1.3.0", "state": "rolled_back", "reason": "it did not serve"}

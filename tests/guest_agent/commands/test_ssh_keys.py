@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from agent_protocol.outcomes import Refused
+from agent_protocol.outcomes import Busy, Refused
 from guest_agent.commands import COMMANDS, Context
 from guest_agent.commands.ssh_keys import MAX_KEYS
+from guest_agent.configuration import Configuration
+from guest_agent.system.cloud_init import CloudInit
 
 from ..conftest import ssh_key
 
@@ -49,3 +51,25 @@ def test_bad_arguments(context: Context, root: Path, members: dict[str, object],
 def test_the_limit_is_named(context: Context) -> None:
     with pytest.raises(Refused, match=f"at most {MAX_KEYS} entries, this one {MAX_KEYS + 1}"):
         run(context, remove=["x"] * (MAX_KEYS + 1))
+
+
+def test_while_cloud_init_is_at_work(context: Context, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context.system, "cloud_init", lambda: CloudInit(enabled=True, at_work=True))
+    with pytest.raises(Busy) as caught:
+        run(context, add=[ssh_key(1)])
+    assert caught.value.code == "cloud_init_at_work"
+    assert not (root / "home/ann/.ssh").exists()
+    monkeypatch.setattr(context.system, "cloud_init", lambda: CloudInit(enabled=True))
+    assert run(context, add=[ssh_key(1)]) == "1 added, 0 removed"
+
+
+def test_where_the_keys_are_cloud_inits(context: Context, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context.configuration = Configuration(cloud_init_ssh_keys="refuse")
+    for at_work in (True, False):
+        found = CloudInit(enabled=True, at_work=at_work)
+        monkeypatch.setattr(context.system, "cloud_init", lambda found=found: found)
+        with pytest.raises(Refused) as caught:
+            run(context, add=[ssh_key(1)])
+        assert caught.value.code == "cloud_init_owns_ssh_keys"
+    monkeypatch.setattr(context.system, "cloud_init", CloudInit)
+    assert run(context, add=[ssh_key(1)]) == "1 added, 0 removed"

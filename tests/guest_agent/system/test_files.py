@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,9 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "f").read_bytes() == b"0123456789"
 
 
-def test_file_and_directory_are_synced_around_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_and_directory_are_synced_around_the_new_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
-    fsync, rename, fchmod = os.fsync, os.rename, os.fchmod
+    fsync, rename, fchmod, link = os.fsync, os.rename, os.fchmod, os.link
 
     def noted_fsync(descriptor: int) -> None:
         steps.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
@@ -129,6 +130,10 @@ def test_file_and_directory_are_synced_around_the_rename(tmp_path: Path, monkeyp
         steps.append("rename")
         rename(*arguments, **options)
 
+    def noted_link(source: str, name: str, **options: Any) -> None:
+        steps.append("hidden name" if name.startswith(".xenward-") else "name")
+        link(source, name, **options)
+
     def noted_fchmod(descriptor: int, mode: int) -> None:
         steps.append("mode")
         fchmod(descriptor, mode)
@@ -136,8 +141,26 @@ def test_file_and_directory_are_synced_around_the_rename(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "rename", noted_rename)
     monkeypatch.setattr(os, "fchmod", noted_fchmod)
+    monkeypatch.setattr(os, "link", noted_link)
     put(tmp_path, "/f")
-    assert steps == ["mode", "file", "rename", "directory"]
+    assert steps == ["mode", "file", "name", "directory"]
+    steps.clear()
+    put(tmp_path, "/f")
+    assert steps == ["mode", "file", "hidden name", "rename", "directory"]
+
+
+def test_what_comes_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def somebody_else_writes(descriptor: int) -> None:
+        if not (tmp_path / "f").exists():
+            (tmp_path / "f").write_text("theirs")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", somebody_else_writes)
+    put(tmp_path, "/f")
+    assert names(tmp_path) == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"new"
 
 
 def test_missing_files_are_none(tmp_path: Path) -> None:
@@ -163,3 +186,49 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         except Refused:
             pass
     assert len(names(Path("/proc/self/fd"))) == before
+
+
+def acl(*users: int) -> bytes:
+    """An access control list as the kernel keeps it: rw for the owner and for these users, nothing for others."""
+    entries = [
+        (1, 6, 2**32 - 1),
+        *((2, 6, user) for user in users),
+        (4, 4, 2**32 - 1),
+        (16, 6, 2**32 - 1),
+        (32, 0, 2**32 - 1),
+    ]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+@pytest.mark.services  # needs a file system with access control lists
+def test_the_access_control_list_stays(root: Path) -> None:
+    name = "system.posix_acl_access"
+    (root / "etc/list").write_text("old")
+    os.setxattr(root / "etc/list", name, acl(1234))
+    write_file(str(root), GuestPath("/etc/list"), b"new")
+    assert (root / "etc/list").read_text() == "new"
+    assert os.getxattr(root / "etc/list", name) == acl(1234)
+    write_file(str(root), GuestPath("/etc/list"), b"newer", mode=0o600)
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(root / "etc/list", name)
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_what_fails_in_the_middle_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool) -> None:
+    if not unnamed:
+        monkeypatch.setattr("os.path.isdir", lambda path: False)
+    (root / "etc/file").write_text("old")
+    seen: list[list[str]] = []
+
+    def full(descriptor: int, data: bytes) -> int:
+        seen.append(names(root / "etc"))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(Failed) as caught:
+        write_file(str(root), GuestPath("/etc/file"), b"new")
+    assert caught.value.code == "enospc"
+    assert names(root / "etc") == ["file", "group", "passwd", "shadow"]
+    assert (root / "etc/file").read_text() == "old"
+    # Until it is whole the new content has no name, where that is possible.
+    assert any(name.startswith(".xenward-") for name in seen[0]) is not unnamed

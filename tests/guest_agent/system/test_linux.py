@@ -4,7 +4,9 @@ import ipaddress
 import json
 import os
 import pwd
+import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from agent_protocol.messages import Password
 from agent_protocol.outcomes import Failed, Refused, Unknown, Unsupported
 from guest_agent.system import linux
 from guest_agent.system.accounts import PasswordHash
+from guest_agent.system.cloud_init import AT_WORK_SECONDS
 from guest_agent.system.linux import LinuxSystem
 
 PAM_REFUSES = """BAD PASSWORD: The password is shorter than 8 characters
@@ -177,3 +180,9 @@ def test_what_the_running_system_tells() -> None:
     for entry in system.addresses():
         assert not ipaddress.ip_address(entry["address"]).is_loopback
         assert entry["interface"]
+    assert system.live is not None
+    assert system.interface_names() == system.live.names()
+    known = {name for _, name in socket.if_nameindex()}
+    assert {name for names in system.interface_names().values() for name in names} <= known
+    # Whatever cloud-init does here; ten minutes after the boot it is not at work.
+    assert not system.cloud_init().at_work or time.clock_gettime(time.CLOCK_BOOTTIME) < AT_WORK_SECONDS
