@@ -15,10 +15,11 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from .server import Simulator
-from .settings import AGENT_COMMAND, Settings
+from .settings import AGENT_COMMAND, HypervisorKind, Settings, XenStore
+from .tasks import COMPLETED_TIMEOUT
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--port", type=int, default=0, help="TCP port of 127.0.0.1 (default: any that is free)")
+    parser.add_argument("--tls", action="store_true", help="serve HTTPS there, and plain HTTP at another port")
     parser.add_argument(
         "--state", type=Path, help="directory for guests, sockets and logs (default: temporary, removed at the end)"
     )
@@ -46,6 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how late a wrong password is answered (default: 5, as on a real host)",
     )
+    parser.add_argument(
+        "--completed-task-timeout",
+        type=float,
+        default=COMPLETED_TIMEOUT,
+        metavar="SECONDS",
+        help="how long a task is kept when it has ended (default: 3900, as on a real host)",
+    )
     agent = parser.add_mutually_exclusive_group()
     agent.add_argument("--no-agent", action="store_true", help="boot guests without any agent")
     agent.add_argument(
@@ -56,6 +65,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--record-xenstore", type=Path, metavar="FILE", help="append every XenStore packet, one JSON line each"
+    )
+    parser.add_argument(
+        "--xenstore",
+        choices=get_args(XenStore),
+        default="simulated",
+        help="the XenStore daemon (default: simulated; the others are Debian's own and are fetched at first use)",
+    )
+    parser.add_argument(
+        "--hypervisor",
+        choices=get_args(HypervisorKind),
+        default="simulated",
+        help="what carries the guests (default: simulated; xen boots real ones in an emulated computer)",
     )
     parser.add_argument("--log-file", type=Path, help="log of the API calls (default: simulator.log below --state)")
     parser.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
@@ -80,12 +101,16 @@ def make_settings(options: argparse.Namespace, state: Path) -> Settings:
     return Settings(
         state=state,
         port=options.port,
+        tls=options.tls,
         username=options.username,
         host_name=options.host_name,
         plugins=options.plugins.resolve() if options.plugins else None,
         login_failure_delay=options.login_failure_delay,
+        completed_task_timeout=options.completed_task_timeout,
         agent_command=() if options.no_agent else options.agent_command or AGENT_COMMAND,
         record_xenstore=options.record_xenstore,
+        xenstore=options.xenstore,
+        hypervisor=options.hypervisor,
         **optional,
     )
 
@@ -112,6 +137,8 @@ def run(options: argparse.Namespace, state: Path) -> None:
     try:
         ready = {
             "url": simulator.url,
+            "plain_url": simulator.plain_url,
+            "fingerprint": simulator.fingerprint,
             "username": settings.username,
             "password": settings.password,
             "xenstore_socket": simulator.xenstore_socket,

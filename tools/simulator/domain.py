@@ -233,6 +233,15 @@ class DomainTree:
         self._remove(front_path)
         self._remove(back_path)
 
+    def tell(self, domid: int, nodes: dict[str, str]) -> None:
+        """Write nodes below a domain's directory while it runs, such as its memory target."""
+        self._write(f"/local/domain/{domid}", nodes)
+
+    def rebridge(self, domid: int, interface: Interface) -> None:
+        """Put a connected interface's back end on another bridge; the guest notices nothing."""
+        _, _, back_path, back = interface.nodes(domid)
+        self._write(back_path, {"bridge": back["bridge"]})
+
     def ask(self, domid: int, request: str) -> None:
         """Ask the guest's kernel to do something, as `poweroff` or `reboot`, and acknowledge in the kernel's place."""
         self._store.write(f"/local/domain/{domid}/control/shutdown", request.encode("ascii"))

@@ -35,6 +35,11 @@ def method_unknown(name: str) -> ApiError:
     return ApiError("MESSAGE_METHOD_UNKNOWN", name)
 
 
+def not_implemented(name: str) -> ApiError:
+    """The call exists, but nobody does it here. xapi says so of a few of its own calls, such as console.create."""
+    return ApiError("NOT_IMPLEMENTED", name)
+
+
 def parameter_count_mismatch(name: str, expected: int, received: int) -> ApiError:
     """Too few parameters, or too many for a call without optional ones. Neither number counts the session."""
     return ApiError("MESSAGE_PARAMETER_COUNT_MISMATCH", name, str(expected), str(received))

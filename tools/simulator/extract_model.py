@@ -1,8 +1,6 @@
-"""Makes model.json from a complete extract of xapi's datamodel: names and types of what the simulator serves.
+"""Makes model.json from a complete extract of xapi's datamodel: names and types of every class, field and call.
 
-    python -m tools.simulator.extract_model complete-model.json
-
-The signatures that are kept are those of the calls that calls/ serves, so run it after adding one.
+python -m tools.simulator.extract_model complete-model.json
 """
 
 from __future__ import annotations
@@ -13,33 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .calls import HANDLERS
-from .model import EPOCH, NULL_REF, parse_type
+from .model import EPOCH, NULL_REF, Model, generated_names, parse_type
 
-CLASSES = (
-    "session",
-    "pool",
-    "host",
-    "host_metrics",
-    "VM",
-    "VM_metrics",
-    "VM_guest_metrics",
-    "VBD",
-    "VDI",
-    "SR",
-    "PBD",
-    "VIF",
-    "network",
-    "PIF",
-    "console",
-    "task",
-)
-
-_IMPLICIT = ("get_all", "get_by_name_label", "create", "destroy")
-_FLAT = r"[^\[\]{}]*"
-_INNER = rf"(?:\[{_FLAT}\]|{{{_FLAT}}})"
-_LIST = re.compile(rf"\[{_FLAT}(?:{_INNER}{_FLAT})*\]")
-"""A list that holds nothing deeper than one list or object."""
+_SHAPE = ("get_record", "get_by_uuid", "get_all", "get_by_name_label", "create", "destroy")
+"""The generated calls that say what a class is; all others follow from these and from its fields."""
 
 _PAIR = re.compile(r'"([^"]*)" -> "([^"]*)"')
 
@@ -61,47 +36,81 @@ def default_value(text: str, type_name: str) -> Any:
 
 
 def extract(complete: dict[str, Any]) -> dict[str, Any]:
-    """The part of `complete` that is served, in the layout that model.Model reads."""
+    """The facts of `complete` in the layout that model.Model reads.
+
+    ValueError when two classes have different enums of one name, or when xapi generates other calls for a class than
+    follow from its fields.
+    """
     classes: dict[str, Any] = {}
     enums: dict[str, list[str]] = {}
     calls: dict[str, Any] = {}
-    for name in CLASSES:
-        source = complete["classes"][name]
+    for name, source in complete["classes"].items():
         messages = source["messages"]
-        enums.update(source["enums"])
+        for enum, values in source["enums"].items():
+            if enums.setdefault(enum, values) != values:
+                raise ValueError(f"there are two enums {enum}")
+        generated = {call: facts for call, facts in messages.items() if facts["implicit"]}
         classes[name] = {
-            "implicit": [call for call in _IMPLICIT if call in messages and messages[call]["implicit"]],
+            "implicit": [call for call in _SHAPE if call in generated],
+            "removed": [call for call, facts in generated.items() if facts["state"] == "Removed_s"],
             "fields": {
                 field: [facts["type"], facts["qualifier"], *_default(facts)]
                 for field, facts in source["fields"].items()
             },
         }
         for call, facts in messages.items():
-            if f"{name}.{call}" in HANDLERS:
+            if not facts["implicit"] or call in ("create", "destroy"):
                 parameters = [[given["name"], given["type"], *_default(given)] for given in facts["params"]]
-                calls[f"{name}.{call}"] = [parameters, facts["result"], facts["session"]]
-    relations = [item for item in complete["relations"] if item[0] in CLASSES and item[2] in CLASSES]
-    return {
+                calls[f"{name}.{call}"] = [parameters, facts["result"], _flags(facts)]
+    document = {
         "source": complete["source"],
         "classes": classes,
         "enums": dict(sorted(enums.items())),
         "calls": calls,
-        "relations": relations,
+        "errors": complete["errors"],
+        "relations": [item for item in complete["relations"] if _both_ends(complete["classes"], item)],
     }
+    for cls in Model(document).classes.values():
+        names = {call for call, facts in complete["classes"][cls.name]["messages"].items() if facts["implicit"]}
+        if generated_names(cls) != names - {"create", "destroy"}:
+            raise ValueError(f"{cls.name} has other generated calls than its fields say")
+    return document
 
 
 def _default(facts: dict[str, Any]) -> list[Any]:
     return [default_value(facts["default"], facts["type"])] if "default" in facts else []
 
 
+def _flags(facts: dict[str, Any]) -> list[str]:
+    marks = {
+        "async": facts["async"],
+        "no session": not facts["session"],
+        "internal": facts["pool_internal"],
+        "hidden": facts["hidden"],
+        "removed": facts["state"] == "Removed_s",
+    }
+    return [name for name, holds in marks.items() if holds]
+
+
+def _both_ends(classes: dict[str, Any], relation: list[str]) -> bool:
+    # Some have an end that xapi keeps to itself; nobody outside sees such a relation.
+    first, field, second, other_field = relation
+    return field in classes[first]["fields"] and other_field in classes[second]["fields"]
+
+
 def render(document: dict[str, Any]) -> str:
-    """The text of model.json: one line for each field, enum and call, so that changes can be read."""
-    text = json.dumps(document, indent=1, ensure_ascii=False)
-    return _LIST.sub(_one_line, text) + "\n"
+    """The text of model.json: one line for each field, enum, call, error and relation, so that changes can be read."""
+    return _render(document, "") + "\n"
 
 
-def _one_line(match: re.Match[str]) -> str:
-    return json.dumps(json.loads(match[0]), ensure_ascii=False)
+def _render(value: Any, indent: str) -> str:
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        lines = [f"{inner}{json.dumps(key)}: {_render(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, list) and value and indent == " ":
+        return "[\n" + ",\n".join(inner + json.dumps(item, ensure_ascii=False) for item in value) + f"\n{indent}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

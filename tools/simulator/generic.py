@@ -1,7 +1,8 @@
 """The calls that xapi generates for every class from its datamodel: getters, setters, listings, searches.
 
 Source: ocaml/idl/datamodel_utils.ml. `create` and `destroy` are generated there too, but each does something of its
-own, so here they are written by hand in calls/ and only share `constructor_fields`.
+own, so here they are written by hand in calls/ and only share `constructor_fields`. What calls/ does not serve is
+refused here: honestly, with the code that xapi has for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple
 
 from . import errors
+from .database import Row
 from .model import Class, Field, Model, Parameter, Signature, Type
 from .state import Context
 from .values import coerce, database_string
@@ -31,9 +33,35 @@ _VOID = Type("void")
 
 
 def generic_calls(model: Model) -> dict[str, Call]:
-    """All generated calls of all classes, by name."""
-    calls = (call for cls in model.classes.values() for call in _class_calls(model, cls))
-    return {call.signature.name: call for call in calls}
+    """All generated calls of all classes, by name, and a refusal for each of the others."""
+    calls = {name: Call(signature, _refuser(signature)) for name, signature in model.signatures.items()}
+    for cls in model.classes.values():
+        if cls.is_stored:
+            calls.update((call.signature.name, call) for call in _class_calls(model, cls))
+        for removed in cls.removed:
+            name = f"{cls.name}.{removed}"
+            calls[name] = Call(calls[name].signature, _refuse_removed)
+    return calls
+
+
+def _refuse_removed(context: Context, *arguments: Any) -> None:
+    del context, arguments
+    raise errors.ApiError("MESSAGE_REMOVED")
+
+
+def _refuser(signature: Signature) -> Handler:
+    if signature.is_removed:
+        return _refuse_removed
+
+    def refuse(context: Context, *arguments: Any) -> None:
+        del context, arguments
+        if signature.is_internal:
+            raise errors.internal_error(
+                f'Internal API "{signature.name}" call attempted with non-pool (external) session'
+            )
+        raise errors.not_implemented(signature.name)
+
+    return refuse
 
 
 def constructor_fields(model: Model, cls: str, untrusted_record: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +89,7 @@ def _class_calls(model: Model, cls: Class) -> Iterator[Call]:
     def make(call: str, parameters: tuple[Parameter, ...], result: Type, handler: Handler) -> Call:
         return Call(Signature(f"{name}.{call}", parameters, result), handler)
 
-    yield make("get_record", (self_parameter,), record, lambda context, self: context.database.record(name, self))
+    yield make("get_record", (self_parameter,), record, lambda context, self: context.database.snapshot(name, self))
     yield make(
         "get_by_uuid",
         (Parameter("uuid", _STRING),),
@@ -79,7 +107,7 @@ def _class_calls(model: Model, cls: Class) -> Iterator[Call]:
         refs, records = Type("set", item=ref), Type("map", key=ref, item=record)
         expression = (Parameter("expr", _STRING),)
         yield make("get_all", (), refs, lambda context: context.database.refs(name))
-        yield make("get_all_records", (), records, lambda context: context.database.records(name))
+        yield make("get_all_records", (), records, lambda context: context.database.snapshots(name))
         yield make("get_all_where", expression, refs, lambda context, expr: list(_select(context, cls, expr)))
         yield make("get_all_records_where", expression, records, lambda context, expr: _select(context, cls, expr))
     for field in cls.fields.values():
@@ -136,7 +164,7 @@ def set_remover(cls: str, field: str) -> Handler:
     return lambda context, self, value: context.database.remove_from_set(cls, self, field, value)
 
 
-def _select(context: Context, cls: Class, expression: str) -> dict[str, dict[str, Any]]:
+def _select(context: Context, cls: Class, expression: str) -> dict[str, Row]:
     try:
         where = Where(expression)
     except WhereError as error:
@@ -147,6 +175,6 @@ def _select(context: Context, cls: Class, expression: str) -> dict[str, dict[str
     columns = cls.columns
     return {
         ref: record
-        for ref, record in context.database.records(cls.name).items()
+        for ref, record in context.database.snapshots(cls.name).items()
         if where.matches(lambda column, record=record: database_string(record[columns[column].name]))  # type: ignore[misc]
     }

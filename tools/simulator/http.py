@@ -1,112 +1,69 @@
-"""The HTTP front: persistent connections, one request at a time on each, XML-RPC at `/` and `/RPC2`.
+"""The HTTP front: persistent connections, one thread for each, plain or in TLS.
 
-What is malformed is answered as xapi does: with an HTTP status and a page, not with an XenAPI error.
+What happens on a connection is in http_request.py. Limits follow ocaml/xapi/xapi_globs.ml.
 """
 
 from __future__ import annotations
 
 import socket
 import socketserver
+import ssl
 import threading
-import time
-from http import HTTPStatus
+from collections.abc import Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
-from .xmlrpc import DecodeError
-
-MAX_BODY = 300 * 1024
-"""The longest request body, in bytes: xapi's http_limit_max_rpc_size."""
-
-IDLE_TIMEOUT = 600.0
-"""Seconds after which a silent connection is closed, so that forgotten clients do not hold threads."""
-
-LINGER = 2.0
-"""Seconds for which the rest of a refused request is read and thrown away."""
-
-MAX_LINGER = 8 * 1024 * 1024
-"""How much of it, in bytes."""
-
-RPC_PATHS = ("/", "/RPC2")
-
-Answer = Callable[[bytes], bytes]
-"""Turns a request body into a response body; DecodeError when the request cannot be read."""
+from .connections import serving
+from .http_request import RequestHandler, say_goodbye
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "xenward-simulator"
-    timeout = IDLE_TIMEOUT
-    # Answers are small and the next request waits for them: nothing may linger in the kernel or go out in two parts.
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    server: HttpServer
+class Protocol(NamedTuple):
+    """A wire format of remote calls.
 
-    def do_POST(self) -> None:
-        """A remote call, if path and length are right."""
-        if self.path.partition("?")[0] not in RPC_PATHS:
-            self._refuse(HTTPStatus.NOT_FOUND)
-            return
-        untrusted_length = self.headers.get("Content-Length", "")
-        if not (untrusted_length.isascii() and untrusted_length.isdigit()) or len(untrusted_length) > 9:
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
-            return
-        if "Transfer-Encoding" in self.headers or int(untrusted_length) > MAX_BODY:
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
-            return
-        untrusted_body = self.rfile.read(int(untrusted_length))
-        if len(untrusted_body) < int(untrusted_length):
-            self.close_connection = True
-            return
-        try:
-            answer = self.server.answer(untrusted_body)
-        except DecodeError:
-            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
-            return
-        self.send_response(HTTPStatus.OK)
-        self.send_header("content-type", "text/xml")
-        self.send_header("content-length", str(len(answer)))
-        self.send_header("cache-control", "no-cache, no-store")
-        self.send_header("access-control-allow-origin", "*")
-        self.end_headers()
-        self.wfile.write(answer)
+    answer: turns a request body into a response body; DecodeError when the request cannot be read.
+    """
 
-    def do_GET(self) -> None:
-        """There are no files to serve, and no handlers but RPC."""
-        self._refuse(HTTPStatus.NOT_FOUND)
+    content_type: str
+    answer: Callable[[bytes], bytes]
 
-    do_PUT = do_GET  # noqa: N815 (http.server's naming)
-    do_HEAD = do_GET  # noqa: N815
 
-    def _refuse(self, status: HTTPStatus) -> None:
-        # The body was not read, so the connection cannot be used any further; send_error says so to the client.
-        self.close_connection = True
-        self.send_error(status)
-        self._linger()
+Handler = Callable[[BaseHTTPRequestHandler], None]
+"""Answers one request that is no remote call, by itself: it reads from `rfile` and writes to `wfile`, and sets
+`close_connection` when it did not read the whole body. `send_error` sends xapi's page for a status, and closes."""
 
-    def _linger(self) -> None:
-        # Closing while the client still sends would reset the connection, and the client never see the answer.
-        try:
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_WR)
-            self.connection.settimeout(LINGER)
-            deadline, left = time.monotonic() + LINGER, MAX_LINGER
-            while left > 0 and time.monotonic() < deadline:
-                piece = self.rfile.read1(65536)
-                if not piece:
-                    return
-                left -= len(piece)
-        except OSError:
-            pass
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests are logged where their outcome is known (dispatch.py), without addresses and paths."""
+@dataclass(frozen=True)
+class Limits:
+    """What one client may take.
+
+    head_size: bytes of a request's head (max_header_length_tcp); beyond it 431.
+    head_wait: seconds until the next bytes of a connection's first head (header_read_timeout_tcp); then 408.
+    head_time: seconds for a whole head (header_total_timeout_tcp); then 408.
+    body_size: bytes of a remote call (http_limit_max_rpc_size); beyond it 500.
+    body_time: seconds for the body of a remote call; then 408. xapi waits for ever; here no client holds a thread.
+    idle_time: seconds of silence between two requests, and for a client to take an answer; then the connection is
+        closed. xapi waits for ever.
+    connections: how many are served at once (conn_limit_tcp); more wait to be accepted.
+    """
+
+    head_size: int = 1024
+    head_wait: float = 10.0
+    head_time: float = 60.0
+    body_size: int = 300 * 1024
+    body_time: float = 60.0
+    idle_time: float = 600.0
+    connections: int = 800
 
 
 class HttpServer(socketserver.ThreadingTCPServer):
     """Listens on 127.0.0.1 and answers each connection in a thread.
 
     port: 0 for any that is free.
+    protocols: the wire formats of remote calls, by path; for POST only.
+    handlers: for requests that are no remote calls, by method and path. Path means: everything that begins with it,
+        unless something else has more in common with the request.
+    tls: what HTTPS is served with; None for plain HTTP.
     """
 
     allow_reuse_address = True
@@ -114,18 +71,30 @@ class HttpServer(socketserver.ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, port: int, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(
+        self,
+        port: int,
+        protocols: Mapping[str, Protocol],
+        handlers: Mapping[tuple[str, str], Handler] | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.protocols = protocols
+        self.handlers = handlers or {}
+        self.limits = limits or Limits()
+        self._tls = tls
+        self._slots = threading.Semaphore(self.limits.connections)
         self._connections: set[socket.socket] = set()
         self._guard = threading.Lock()
         self._stopping = False
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), RequestHandler)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="http", daemon=True)
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.server_address[1]}"
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -141,22 +110,52 @@ class HttpServer(socketserver.ThreadingTCPServer):
         self.server_close()
         for connection in connections:
             try:
-                connection.shutdown(socket.SHUT_RDWR)
+                # TLS is not ended in order: that would wait for the thread that reads.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
             except OSError:
                 pass
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection, once there is room for it. OSError for none yet."""
+        if not self._slots.acquire(timeout=0.05):
+            raise BlockingIOError
+        try:
+            connection, address = super().get_request()
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        except BaseException:
+            self._slots.release()
+            raise
+        return connection, address
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection in a thread of its own."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._slots.release()
+            raise
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one connection until its end."""
-        with self._guard:
-            if self._stopping:
-                self.shutdown_request(request)
-                return
-            self._connections.add(request)
         try:
-            super().process_request_thread(request, client_address)
+            with self._guard:
+                if not self._stopping:
+                    self._connections.add(request)
+            if request in self._connections:
+                with serving(request):
+                    super().process_request_thread(request, client_address)
+            else:
+                self.shutdown_request(request)
         finally:
             with self._guard:
                 self._connections.discard(request)
+            self._slots.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        say_goodbye(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in the middle is no event."""

@@ -6,30 +6,64 @@ Every function expects the caller to hold the VM's turn and to have checked that
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
-from . import errors, memory, power, storage
+from . import errors, memory, power, storage, tasks, vdis
 from .domain import Disk, Domain, Interface, disk_name, disk_position
+from .hypervisor import UNBUILT
 from .model import NULL_REF
-from .state import State
+from .state import Context, State
 from .values import now
 
 
-def operate(state: State, vm: str, operation: str) -> contextlib.AbstractContextManager[dict[str, Any]]:
+def operate(context: Context, vm: str, operation: str) -> contextlib.AbstractContextManager[dict[str, Any]]:
     """Take the VM's turn for an operation: waits for the one before, then checks that this one is allowed.
 
     Gives the VM's record. ApiError with the reason when the operation is not allowed.
     """
     # A handle that is unknown must not wait, nor leave a lock behind.
-    state.database.record("VM", vm)
-    return _turn(state, vm, operation)
+    context.database.record("VM", vm)
+    return _turn(context, vm, operation)
 
 
 @contextlib.contextmanager
-def _turn(state: State, vm: str, operation: str) -> Iterator[dict[str, Any]]:
-    with state.turn(vm):
-        yield power.assert_allowed(state.database, vm, operation)
+def _turn(context: Context, vm: str, operation: str) -> Iterator[dict[str, Any]]:
+    with context.state.turn(vm), _current(context, vm, operation) as record:
+        yield record
+
+
+@contextlib.contextmanager
+def operate_at_once(context: Context, vm: str, operation: str) -> Iterator[dict[str, Any]]:
+    """As operate(), but a VM that is busy is refused: ApiError OTHER_OPERATION_IN_PROGRESS."""
+    record = context.database.record("VM", vm)
+    turn = context.state.turn(vm)
+    if not turn.acquire(blocking=False):
+        task, other = next(iter(record["current_operations"].items()), (NULL_REF, operation))
+        raise errors.ApiError("OTHER_OPERATION_IN_PROGRESS", "VM", vm, other, task)
+    try:
+        with _current(context, vm, operation) as record:
+            yield record
+    finally:
+        turn.release()
+
+
+@contextlib.contextmanager
+def _current(context: Context, vm: str, operation: str) -> Iterator[dict[str, Any]]:
+    database, task = context.database, tasks.current()
+    task.check()
+    record = power.assert_allowed(database, vm, operation)
+    database.add_to_map("VM", vm, "current_operations", task.ref, operation)
+    power.update_allowed_operations(database, vm)
+    try:
+        with task.cancellable():
+            yield record
+    finally:
+        if database.exists("VM", vm):
+            database.remove_from_map("VM", vm, "current_operations", task.ref)
+            power.update_allowed_operations(database, vm)
 
 
 def boot(state: State, vm: str, paused: bool) -> None:
@@ -45,20 +79,14 @@ def boot(state: State, vm: str, paused: bool) -> None:
         raise errors.ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(available))
     for vbd in record["VBDs"]:
         storage.assert_attachable(database, vbd)
-    domid = next(state.domids)
-    introduced = False
     try:
-        state.domains.build(_describe(state, record, domid))
-        socket = state.xenstore.introduce(domid)
-        introduced = True
-        state.guest(record["uuid"]).start(socket, paused)
+        domid = state.hypervisor.create(_describe(state, record), paused)
     except Exception as error:
-        _remove_domain(state, domid, record["uuid"], introduced)
         raise errors.internal_error(f"Xenops_interface.Xenopsd_error([S(Internal_error);S({error})])") from error
     _record_boot(state, vm, record, domid, "Paused" if paused else "Running")
 
 
-def _describe(state: State, record: dict[str, Any], domid: int) -> Domain:
+def _describe(state: State, record: dict[str, Any]) -> Domain:
     kind = _domain_type(record)
     sizes = {
         "static-max": record["memory_static_max"],
@@ -68,7 +96,7 @@ def _describe(state: State, record: dict[str, Any], domid: int) -> Domain:
         "dynamic-max": record["memory_dynamic_max"],
     }
     return Domain(
-        domid=domid,
+        domid=UNBUILT,
         uuid=record["uuid"],
         name=record["name_label"],
         kind=kind.replace("_", "-"),
@@ -88,6 +116,13 @@ def _domain_type(record: dict[str, Any]) -> str:
     return "hvm" if record["HVM_boot_policy"] else "pv"
 
 
+def generated_mac(seed: str, device: str) -> str:
+    """The address of an interface that was given none: the same VM and device always have the same one."""
+    digest = hashlib.sha256(f"{seed}/{device}".encode()).digest()[:6]
+    # Locally administered (bit 1), not multicast (bit 0).
+    return bytes([digest[0] & 0xFC | 0x02, *digest[1:]]).hex(":")
+
+
 def interface(state: State, vif: str) -> Interface:
     """A VIF as its domain sees it."""
     record = state.database.record("VIF", vif)
@@ -105,15 +140,9 @@ def _record_boot(state: State, vm: str, record: dict[str, Any], domid: int, powe
     database = state.database
     if database.exists("VM_guest_metrics", record["guest_metrics"]):
         database.destroy("VM_guest_metrics", record["guest_metrics"])
-    # xapi makes this object at once, with or without an agent: back ends in state 4 are proof of drivers.
-    guest_metrics = database.create(
-        "VM_guest_metrics",
-        PV_drivers_detected=True,
-        PV_drivers_up_to_date=True,
-        last_updated=now(),
-        live=True,
-        other={"feature-poweroff": "1", "feature-reboot": "1", "feature-suspend": "1"},
-    )
+    state.guests.follow(domid, vm)
+    # xapi makes this object at once, with or without an agent.
+    guest_metrics = database.create("VM_guest_metrics", last_updated=now(), live=True)
     kind = _domain_type(record)
     database.set(
         "VM_metrics",
@@ -143,8 +172,12 @@ def _record_boot(state: State, vm: str, record: dict[str, Any], domid: int, powe
         guest_metrics=guest_metrics,
         memory_overhead=memory.vm_overhead(record),
         memory_target=record["memory_dynamic_max"],
+        # The format is xapi's own affair; only VM.get_boot_record reads it.
+        last_booted_record=json.dumps({**record, "last_booted_record": ""}),
     )
+    state.guests.refresh(domid)
     power.update_allowed_operations(database, vm)
+    vdis.update_disks_of(state, vm)
 
 
 def halt(state: State, vm: str, clean: bool, power_state: str = "Halted") -> None:
@@ -152,16 +185,17 @@ def halt(state: State, vm: str, clean: bool, power_state: str = "Halted") -> Non
 
     clean: whether the guest shuts down in its own way, or loses its power in the middle of what it does.
     power_state: what the VM is afterwards.
+
+    ApiError TASK_CANCELLED when the guest was to shut down and somebody has changed his mind.
     """
     database = state.database
     record = database.record("VM", vm)
+    if clean and power_state == "Halted":
+        # The guest has been asked, but may still go on.
+        tasks.current().check()
     if record["domid"] >= 0:
-        guest = state.guest(record["uuid"])
-        if clean:
-            guest.shut_down()
-        else:
-            guest.cut_power()
-        _remove_domain(state, record["domid"], record["uuid"], introduced=True)
+        state.guests.forget(record["domid"])
+        state.hypervisor.destroy(record["domid"], record["uuid"], clean)
     for console in record["consoles"]:
         database.destroy("console", console)
     for vif in record["VIFs"]:
@@ -170,22 +204,17 @@ def halt(state: State, vm: str, clean: bool, power_state: str = "Halted") -> Non
         # A suspended VM keeps its disks: nothing else may attach them.
         database.set("VBD", vbd, currently_attached=power_state == "Suspended")
     if power_state == "Halted":
-        _drop_image(state, record)
+        drop_image(state, record)
     database.set("VM", vm, power_state=power_state, domid=-1, resident_on=NULL_REF, memory_overhead=0)
     power.update_allowed_operations(database, vm)
+    vdis.update_disks_of(state, vm)
 
 
-def _remove_domain(state: State, domid: int, uuid: str, introduced: bool) -> None:
-    # Nodes first: when the domain is gone, nobody may find a trace that claims it lives.
-    state.domains.remove(domid, uuid)
-    if introduced:
-        state.xenstore.release(domid)
-
-
-def _drop_image(state: State, record: dict[str, Any]) -> None:
-    image = record["suspend_VDI"]
-    if state.database.exists("VDI", image):
-        state.database.destroy("VDI", image)
+def drop_image(state: State, record: dict[str, Any]) -> None:
+    """Remove the memory image of a VM, whose record this is, if it has one. One that is out of reach is left."""
+    if state.database.exists("VDI", record["suspend_VDI"]):
+        with contextlib.suppress(errors.ApiError):
+            vdis.destroy(state, record["suspend_VDI"])
 
 
 def suspend(state: State, vm: str) -> None:
@@ -200,16 +229,8 @@ def suspend(state: State, vm: str) -> None:
     sr = next((ref for ref in candidates if database.exists("SR", ref)), None)
     if sr is None:
         raise errors.ApiError("VM_NO_SUSPEND_SR", vm)
-    image = database.create(
-        "VDI",
-        SR=sr,
-        name_label="Suspend image",
-        type="suspend",
-        virtual_size=record["memory_static_max"],
-        managed=True,
-    )
-    database.set("VDI", image, location=database.get("VDI", image, "uuid"))
     state.domains.ask(record["domid"], "suspend")
+    image = vdis.create(state, sr, record["memory_static_max"], name_label="Suspend image", type="suspend")
     database.set("VM", vm, suspend_VDI=image)
     halt(state, vm, clean=True, power_state="Suspended")
 
@@ -218,19 +239,21 @@ def resume(state: State, vm: str, paused: bool) -> None:
     """Bring a suspended VM back, in a new domain. Errors as of boot()."""
     record = state.database.record("VM", vm)
     boot(state, vm, paused)
-    _drop_image(state, record)
+    drop_image(state, record)
     state.database.set("VM", vm, suspend_VDI=NULL_REF)
 
 
 def pause(state: State, vm: str) -> None:
     """Freeze the guest."""
-    state.guest(state.database.get("VM", vm, "uuid")).pause()
+    record = state.database.record("VM", vm)
+    state.hypervisor.pause(record["domid"], record["uuid"])
     state.database.set("VM", vm, power_state="Paused")
     power.update_allowed_operations(state.database, vm)
 
 
 def unpause(state: State, vm: str) -> None:
     """Let a frozen guest go on, or one begin that was started paused."""
-    state.guest(state.database.get("VM", vm, "uuid")).unpause()
+    record = state.database.record("VM", vm)
+    state.hypervisor.unpause(record["domid"], record["uuid"])
     state.database.set("VM", vm, power_state="Running")
     power.update_allowed_operations(state.database, vm)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 
+from . import errors
 from .database import Database
 
 MIB = 1024 * 1024
+
+MOST_VCPUS = 64
+"""How many vCPUs a VM can have on XCP-ng 8.3."""
+
 _PAGE_MIB = 4 / 1024
 
 
@@ -34,3 +39,9 @@ def host_free(database: Database, host: str) -> int:
         resident = database.record("VM", vm)
         free -= resident["memory_dynamic_min"] if resident["is_control_domain"] else vm_need(resident)
     return max(0, free)
+
+
+def check_order(static_min: int, dynamic_min: int, dynamic_max: int, static_max: int) -> None:
+    """ApiError MEMORY_CONSTRAINT_VIOLATION_ORDER when the limits are not in ascending order."""
+    if not 0 <= static_min <= dynamic_min <= dynamic_max <= static_max:
+        raise errors.ApiError("MEMORY_CONSTRAINT_VIOLATION_ORDER")

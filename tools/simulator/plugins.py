@@ -10,8 +10,10 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from . import errors, xmlrpc
 from .processes import Program
@@ -23,8 +25,68 @@ PLUGIN_PATH = "/sbin:/usr/sbin:/bin:/usr/bin"
 _PARSE_FAILURE = "failed to parse plugin output"
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a plugin ended.
+
+    exit_code: as subprocess says it, negative for a signal. was_stopped: it stopped itself, as by SIGSTOP.
+    """
+
+    exit_code: int
+    output: bytes
+    complaints: bytes
+    was_stopped: bool = False
+
+
+class Dom0(Protocol):
+    """Where plugins are and run. SimulatedDom0 says what each method does."""
+
+    def names(self) -> Collection[str]: ...
+
+    def run(self, plugin: str, document: str) -> Ended: ...
+
+    def stop(self) -> None: ...
+
+
 class Plugins:
-    """The plugins in one directory. They run in parallel, as many as are called, for as long as they like.
+    """The plugins of a host. They run in parallel, as many as are called, for as long as they like."""
+
+    def __init__(self, dom0: Dom0) -> None:
+        self._dom0 = dom0
+
+    def call(self, session: str, plugin: str, function: str, arguments: dict[str, str]) -> str:
+        """Run a plugin's function and give back its value.
+
+        ApiError with whatever code the plugin reports; XENAPI_MISSING_PLUGIN when there is no such directory entry;
+        XENAPI_PLUGIN_FAILURE when it does not end or answer as it should; INTERNAL_ERROR for a value that is no string.
+        """
+        # A name is an entry of the directory or nothing, so it cannot lead anywhere else.
+        if plugin not in self._dom0.names():
+            raise errors.ApiError("XENAPI_MISSING_PLUGIN", plugin)
+        try:
+            ended = self._dom0.run(plugin, xmlrpc.encode_call(function, session, arguments))
+        except OSError as error:
+            # forkexecd's helper ends with 127 when the file or its interpreter is missing, with 126 otherwise
+            # (not executable, no program, argument longer than Linux's 128 KiB). Neither number is reported.
+            number = error.errno or errno.EIO
+            raise _plugin_failure("non-zero exit", "", f"execve: {os.strerror(number)}") from None
+        untrusted_output, untrusted_complaints = ended.output, ended.complaints
+        if ended.was_stopped:
+            raise _plugin_failure("task stopped", _text(untrusted_output), _text(untrusted_complaints))
+        if ended.exit_code < 0:
+            name = signal.Signals(-ended.exit_code).name
+            raise _plugin_failure(f"signal: {name}", _text(untrusted_output), _text(untrusted_complaints))
+        if ended.exit_code > 0:
+            raise _plugin_failure("non-zero exit", _text(untrusted_output), _text(untrusted_complaints))
+        return _value(untrusted_output)
+
+    def stop(self) -> None:
+        """Kill what still runs."""
+        self._dom0.stop()
+
+
+class SimulatedDom0:
+    """The plugins in a directory of this machine, which run on this machine.
 
     xenstore_socket: of dom0. A real plugin finds the daemon at the well-known path; libxenstore's own variable
         XENSTORED_PATH stands for that here, and is the only thing added to a plugin's environment.
@@ -37,35 +99,15 @@ class Plugins:
         self._guard = threading.Lock()
         self._running: set[Program] = set()
 
-    def call(self, session: str, plugin: str, function: str, arguments: dict[str, str]) -> str:
-        """Run a plugin's function and give back its value.
+    def names(self) -> Collection[str]:
+        """The entries of the directory."""
+        return {entry.name for entry in self._directory.iterdir()}
 
-        ApiError with whatever code the plugin reports; XENAPI_MISSING_PLUGIN when there is no such directory entry;
-        XENAPI_PLUGIN_FAILURE when it does not end or answer as it should; INTERNAL_ERROR for a value that is no string.
-        """
-        # A name is an entry of the directory or nothing, so it cannot lead anywhere else.
-        if plugin not in (entry.name for entry in self._directory.iterdir()):
-            raise errors.ApiError("XENAPI_MISSING_PLUGIN", plugin)
-        output = self._run(str(self._directory / plugin), xmlrpc.encode_call(function, session, arguments))
-        return _value(output)
-
-    def stop(self) -> None:
-        """Kill what still runs."""
-        with self._guard:
-            running = list(self._running)
-        for program in running:
-            program.stop(0)
-
-    def _run(self, path: str, document: str) -> bytes:
+    def run(self, plugin: str, document: str) -> Ended:
+        """Run a plugin to its end, with a document as its only argument. OSError when it cannot be executed."""
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaints:
-            try:
-                arguments = [path, document]
-                program = Program(self._watchdog, arguments, self._environment, output, complaints, stop_ends=True)
-            except OSError as error:
-                # forkexecd's helper ends with 127 when the file or its interpreter is missing, with 126 otherwise
-                # (not executable, no program, argument longer than Linux's 128 KiB). Neither number is reported.
-                number = error.errno or errno.EIO
-                raise _plugin_failure("non-zero exit", "", f"execve: {os.strerror(number)}") from None
+            arguments = [str(self._directory / plugin), document]
+            program = Program(self._watchdog, arguments, self._environment, output, complaints, stop_ends=True)
             with self._guard:
                 self._running.add(program)
             program.wait()
@@ -73,15 +115,14 @@ class Plugins:
                 self._running.discard(program)
             output.seek(0)
             complaints.seek(0)
-            untrusted_output, untrusted_complaints = output.read(), complaints.read()
-        if program.was_stopped:
-            raise _plugin_failure("task stopped", _text(untrusted_output), _text(untrusted_complaints))
-        if program.exit_code < 0:
-            name = signal.Signals(-program.exit_code).name
-            raise _plugin_failure(f"signal: {name}", _text(untrusted_output), _text(untrusted_complaints))
-        if program.exit_code > 0:
-            raise _plugin_failure("non-zero exit", _text(untrusted_output), _text(untrusted_complaints))
-        return untrusted_output
+            return Ended(program.exit_code, output.read(), complaints.read(), program.was_stopped)
+
+    def stop(self) -> None:
+        """Kill what still runs."""
+        with self._guard:
+            running = list(self._running)
+        for program in running:
+            program.stop(0)
 
 
 def _value(untrusted_output: bytes) -> str:

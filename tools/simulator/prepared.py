@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from . import power
+from . import host_power, power
+from .guest_watch import GuestWatch
 from .memory import MIB
 from .state import State
 from .values import now
@@ -50,6 +51,18 @@ _CPU = {
 }
 
 
+_BIOS = {
+    "bios-vendor": "Xen",
+    "bios-version": "",
+    "system-manufacturer": "Xen",
+    "system-product-name": "Simulated host",
+    "system-version": "",
+    "system-serial-number": "",
+    "oem-1": "Xen",
+    "hp-rombios": "",
+}
+
+
 def prepare(state: State) -> None:
     """Fill an empty database, and lay out dom0's own nodes in XenStore."""
     database = state.database
@@ -69,17 +82,53 @@ def prepare(state: State) -> None:
         API_version_vendor="XenSource",
         capabilities=["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_32p", "hvm-3.0-x86_64"],
         software_version={**_SOFTWARE, "hostname": name},
+        API_version_vendor_implementation={},
         cpu_info=_CPU,
+        chipset_info={"iommu": "true"},
+        bios_strings=_BIOS,
+        edition="xcp-ng",
+        editions=["xcp-ng"],
+        license_params={"sku_type": "xcp-ng", "restrict_vif_locking": "false", "expiry": "20991231T23:59:59Z"},
         sched_policy="credit",
+        supported_bootloaders=["pygrub", "eliloader"],
+        virtual_hardware_platform_versions=[0, 1, 2],
+        iscsi_iqn=f"iqn.2024-01.example.{name}:0",
         ssl_legacy=False,
     )
+    for number in range(int(_CPU["cpu_count"])):
+        _processor(state, number)
     sr = _storage(state)
     _network(state)
     state.pool = database.create(
-        "pool", master=host, default_SR=sr, suspend_image_SR=sr, crash_dump_SR=sr, ha_cluster_stack="xhad"
+        "pool",
+        master=host,
+        default_SR=sr,
+        suspend_image_SR=sr,
+        crash_dump_SR=sr,
+        ha_cluster_stack="xhad",
+        cpu_info={name: _CPU[name] for name in ("cpu_count", "socket_count", "vendor", "features_hvm", "features_pv")},
+        restrictions={"restrict_vif_locking": "false", "restrict_pool_attached_storage": "false"},
+        allowed_operations=list(host_power.POOL_OPERATIONS),
     )
+    host_power.update_allowed_operations(database, host)
     database.set("host", host, suspend_image_sr=sr, crash_dump_sr=sr)
     _control_domain(state)
+
+
+def _processor(state: State, number: int) -> None:
+    state.database.create(
+        "host_cpu",
+        host=state.host,
+        number=number,
+        vendor=_CPU["vendor"],
+        speed=int(float(_CPU["speed"])),
+        modelname=_CPU["modelname"],
+        family=int(_CPU["family"]),
+        model=int(_CPU["model"]),
+        stepping=_CPU["stepping"],
+        flags=_CPU["flags"],
+        features=_CPU["features_hvm"],
+    )
 
 
 def _storage(state: State) -> str:
@@ -101,6 +150,16 @@ def _network(state: State) -> None:
     network = database.create(
         "network", name_label="Pool-wide network associated with eth0", bridge="xenbr0", managed=True
     )
+    metrics = database.create(
+        "PIF_metrics",
+        carrier=True,
+        vendor_name="Simulated",
+        device_name="Simulated network adapter",
+        speed=1000,
+        duplex=True,
+        pci_bus_path="0000:00:03.0",
+        last_updated=now(),
+    )
     digest = hashlib.sha256(state.settings.host_name.encode()).digest()
     database.create(
         "PIF",
@@ -110,6 +169,7 @@ def _network(state: State) -> None:
         MAC=bytes([0x02, *digest[:5]]).hex(":"),
         MTU=1500,
         VLAN=-1,
+        metrics=metrics,
         physical=True,
         management=True,
         managed=True,
@@ -146,5 +206,10 @@ def _control_domain(state: State) -> None:
         has_vendor_device=False,
     )
     database.set("host", state.host, control_domain=vm)
+    for protocol in ("rfb", "vt100"):
+        console = database.create("console", VM=vm, protocol=protocol)
+        # By reference, unlike those of guests.
+        database.set("console", console, location=f"https://{_ADDRESS}/console?ref={console}")
     power.update_allowed_operations(database, vm)
     state.domains.build_control_domain(database.get("VM", vm, "uuid"))
+    state.guests = GuestWatch(database, state.hypervisor.socket)

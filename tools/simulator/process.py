@@ -129,8 +129,18 @@ class SimulatorProcess:
 
     @property
     def url(self) -> str:
-        """Where its API is."""
+        """Where its API is: HTTPS with --tls, plain HTTP otherwise."""
         return str(self._ready["url"])
+
+    @property
+    def plain_url(self) -> str:
+        """Where its API is without TLS."""
+        return str(self._ready["plain_url"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of its certificate, such as `0A:1B:…`; empty without --tls."""
+        return str(self._ready["fingerprint"] or "")
 
     @property
     def username(self) -> str:

@@ -9,23 +9,21 @@ import threading
 from typing import IO
 
 from agent_protocol.wire import Operation
-from agent_protocol.xenstore import Client, connect
 
-from . import model, prepared
+from . import model, prepared, tls
 from .database import Database
 from .dispatch import Dispatcher
-from .domain import DomainTree
+from .handlers import handlers
 from .http import HttpServer
-from .plugins import Plugins
-from .settings import GUEST_STOP_TIMEOUT, Settings
+from .hypervisor import Hypervisor, SimulatedHypervisor
+from .protocols import protocols
+from .settings import Settings
 from .state import State
 from .watchdog import Watchdog
-from .xenstore.server import TapRecord, XenStoreServer
+from .xenstore.server import StoreServer, Tap, TapRecord, XenStoreServer
 
 PLUGIN = "xenward"
 """The name of this project's own dom0 plugin."""
-
-_STORE_TIMEOUT = 5.0
 
 
 class Recorder:
@@ -64,7 +62,8 @@ class Simulator:
     """A simulated XenServer.
 
     start() once, then stop() once; both from the same thread. OSError when the port is taken or a directory cannot be
-    made, ValueError when the state directory's path is too long for sockets.
+    made, ValueError when the state directory's path is too long for sockets, or when the packets of a real XenStore
+    daemon shall be recorded.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,22 +71,34 @@ class Simulator:
         self._recorder: Recorder | None = None
         if settings.record_xenstore is not None:
             self._recorder = Recorder(settings.record_xenstore.open("a", encoding="ascii"))
-        self._xenstore = XenStoreServer(settings.state / "xenstore", tap=self._recorder)
         self._watchdog: Watchdog | None = None
-        self._store: Client | None = None
+        self._hypervisor: Hypervisor | None = None
         self._state: State | None = None
         self._http: HttpServer | None = None
+        self._https: HttpServer | None = None
+        self._certificate: tls.Certificate | None = None
 
     @property
     def url(self) -> str:
-        """Where the API is, once started."""
+        """Where the API is, once started: HTTPS if that is served, plain HTTP otherwise."""
+        return self.plain_url if self._https is None else self._https.url
+
+    @property
+    def plain_url(self) -> str:
+        """Where the API is without TLS, once started."""
         assert self._http is not None
         return self._http.url
 
     @property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the certificate, such as `0A:1B:…`, once started; None without TLS."""
+        return None if self._certificate is None else self._certificate.fingerprint
+
+    @property
     def xenstore_socket(self) -> str:
-        """dom0's XenStore socket."""
-        return str(self._xenstore.socket)
+        """dom0's XenStore socket, once started."""
+        assert self._hypervisor is not None
+        return str(self._hypervisor.socket)
 
     def start(self) -> None:
         """Bring everything up. When it returns, the API answers. After an error nothing is left running."""
@@ -99,25 +110,23 @@ class Simulator:
 
     def _start(self) -> None:
         settings = self.settings
-        plugins = settings.plugin_directory
-        plugins.mkdir(parents=True, exist_ok=True)
-        (settings.state / "guests").mkdir(exist_ok=True)
+        settings.plugin_directory.mkdir(parents=True, exist_ok=True)
         self._build_own_plugin()
-        self._xenstore.start()
-        self._store = connect(self.xenstore_socket, timeout=_STORE_TIMEOUT)
         self._watchdog = Watchdog()
+        self._hypervisor = _hypervisor(settings, self._recorder, self._watchdog)
+        self._hypervisor.start()
         datamodel = model.load()
-        self._state = State(
-            settings=settings,
-            model=datamodel,
-            database=Database(datamodel),
-            watchdog=self._watchdog,
-            xenstore=self._xenstore,
-            domains=DomainTree(self._store),
-            plugins=Plugins(plugins, self._xenstore.socket, self._watchdog),
-        )
-        prepared.prepare(self._state)
-        self._http = HttpServer(settings.port, Dispatcher(self._state).answer)
+        state = State(settings=settings, model=datamodel, database=Database(datamodel), hypervisor=self._hypervisor)
+        prepared.prepare(state)
+        self._state = state
+        state.events.start()
+        state.tasks.start()
+        calls, streams = protocols(Dispatcher(state).answer), handlers(state)
+        if settings.tls:
+            self._certificate = tls.load_or_create(settings.state, settings.host_name)
+            self._https = HttpServer(settings.port, calls, streams, tls=self._certificate.context())
+            self._https.start()
+        self._http = HttpServer(0 if settings.tls else settings.port, calls, streams)
         self._http.start()
 
     def _build_own_plugin(self) -> None:
@@ -131,21 +140,35 @@ class Simulator:
 
     def stop(self) -> None:
         """Take everything down: no process, thread or socket is left."""
-        if self._http is not None:
-            self._http.stop()
+        for http in (self._https, self._http):
+            if http is not None:
+                http.stop()
         if self._state is not None:
-            self._state.plugins.stop()
-            guests = self._state.guests()
-            stoppers = [threading.Thread(target=guest.shut_down) for guest in guests]
-            for stopper in stoppers:
-                stopper.start()
-            for stopper in stoppers:
-                stopper.join(2 * GUEST_STOP_TIMEOUT)
-        if self._store is not None:
-            self._store.close()
-        self._xenstore.stop()
+            self._state.tasks.stop()
+            self._state.events.stop()
+        if self._hypervisor is not None:
+            self._hypervisor.stop()
         if self._watchdog is not None:
             # Kills what a call that was still under way has started meanwhile.
             self._watchdog.close()
         if self._recorder is not None:
             self._recorder.close()
+
+
+def _hypervisor(settings: Settings, tap: Tap | None, watchdog: Watchdog) -> Hypervisor:
+    if settings.hypervisor == "simulated":
+        return SimulatedHypervisor(settings, _store(settings, tap), watchdog)
+    # Imported here, as below.
+    from tools.labs.xen.hypervisor import XenHypervisor
+
+    return XenHypervisor(settings.state / "xen", "xenstored" if settings.xenstore == "simulated" else settings.xenstore)
+
+
+def _store(settings: Settings, tap: Tap | None) -> StoreServer:
+    directory = settings.state / "xenstore"
+    if settings.xenstore == "simulated":
+        return XenStoreServer(directory, tap)
+    # Imported here: what needs Debian and a C compiler is not needed by anybody else.
+    from tools.labs.xenstored.server import XenstoredServer
+
+    return XenstoredServer(directory, "c" if settings.xenstore == "xenstored" else "ocaml", tap)

@@ -6,9 +6,18 @@ import secrets
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from .tasks import COMPLETED_TIMEOUT
 
 AGENT_COMMAND = (sys.executable, "-m", "guest_agent", "--root", "{root}", "--store", "{store}")
 """The agent of this project, run by the interpreter that runs the simulator."""
+
+XenStore = Literal["simulated", "xenstored", "oxenstored"]
+"""Which daemon keeps the nodes: the simulated one, or one of Debian's real ones (tools/labs/xenstored)."""
+
+HypervisorKind = Literal["simulated", "xen"]
+"""What carries the domains: the simulator itself, or a real Xen in an emulated computer (tools/labs/xen)."""
 
 GUEST_STOP_TIMEOUT = 5.0
 """Seconds that a guest's processes have to end by themselves when the guest shuts down; then they are killed."""
@@ -20,23 +29,32 @@ class Settings:
 
     state: an existing directory for guests, sockets, plugins and logs.
     port: of 127.0.0.1; 0 for any that is free.
+    tls: serve HTTPS at `port`, with a certificate of the host's own (tls.py), and plain HTTP at any port that is free.
     username, password: what session.login_with_password accepts.
     plugins: the dom0 plugins, by default below `state`.
     login_failure_delay: seconds that a wrong password is answered late. A real host takes 5.
+    completed_task_timeout: seconds that a task is kept when it has ended.
     agent_command: the guest's only process, empty for guests without one. In its arguments `{root}` becomes the guest's
         root directory, `{socket}` the path of its XenStore socket and `{store}` the same as an address, `unix:PATH`.
-    record_xenstore: a file for one JSON line per XenStore packet, or None.
+    record_xenstore: a file for one JSON line per XenStore packet, or None. Only with the simulated daemon.
+    xenstore: the daemon. Under a real Xen it is a real one: xenstored, unless oxenstored is asked for.
+    hypervisor: under "xen", plugins, agents and their directories are those of its own dom0 and guests, and what is
+        said here about them, and record_xenstore, does not count.
     """
 
     state: Path
     port: int = 0
+    tls: bool = False
     username: str = "root"
     password: str = field(default_factory=lambda: secrets.token_urlsafe(18), repr=False)
     host_name: str = "simulated-1"
     plugins: Path | None = None
     login_failure_delay: float = 5.0
+    completed_task_timeout: float = COMPLETED_TIMEOUT
     agent_command: tuple[str, ...] = AGENT_COMMAND
     record_xenstore: Path | None = None
+    xenstore: XenStore = "simulated"
+    hypervisor: HypervisorKind = "simulated"
 
     @property
     def plugin_directory(self) -> Path:

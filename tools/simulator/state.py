@@ -2,67 +2,71 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from . import tasks
 from .database import Database
+from .disks import Disks
 from .domain import DomainTree
-from .guest import Guest
+from .events import Events
+from .guest_watch import GuestWatch
+from .hypervisor import Hypervisor
+from .messages import Messages
 from .model import Model
 from .plugins import Plugins
 from .settings import Settings
-from .watchdog import Watchdog
-
-if TYPE_CHECKING:
-    from .xenstore.server import XenStoreServer
+from .tasks import Tasks
+from .turns import Turn
 
 
 @dataclass
 class State:
-    """The parts of a simulated pool. `pool`, `host` and `control_domain` are references into the database."""
+    """The parts of a simulated pool.
+
+    pool, host, control_domain: references into the database.
+    disks: the bytes of virtual disks. open_consoles: those that clients see, one entry each.
+    local_sessions: logins to the host itself, which are in no database.
+    guests: follows what guests write into XenStore, once the pool is prepared.
+    """
 
     settings: Settings
     model: Model
     database: Database
-    watchdog: Watchdog
-    xenstore: XenStoreServer
-    domains: DomainTree
-    plugins: Plugins
+    hypervisor: Hypervisor
     pool: str = ""
     host: str = ""
     control_domain: str = ""
-    domids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-    """A domain id is never used twice."""
-    _guests: dict[str, Guest] = field(default_factory=dict)
-    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    guests: GuestWatch = field(init=False)
+    disks: Disks = field(init=False)
+    open_consoles: list[str] = field(default_factory=list)
+    messages: Messages = field(init=False)
+    events: Events = field(init=False)
+    tasks: Tasks = field(init=False)
+    local_sessions: set[str] = field(default_factory=set)
+    _turns: dict[str, Turn] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def guest(self, vm_uuid: str) -> Guest:
-        """The guest of a VM, whether it runs or not."""
-        with self._guard:
-            if vm_uuid not in self._guests:
-                directory = self.settings.state / "guests" / vm_uuid
-                self._guests[vm_uuid] = Guest(directory, self.settings.agent_command, self.watchdog)
-            return self._guests[vm_uuid]
+    def __post_init__(self) -> None:
+        self.messages = Messages(self.database)
+        self.events = Events(self.model, self.database, self.messages)
+        self.tasks = Tasks(self.database, lambda: self.host, self.settings.completed_task_timeout)
+        self.disks = Disks(self.settings.state / "disks")
 
-    def forget_guest(self, vm_uuid: str) -> None:
-        """The VM is gone for good: delete its guest's directory."""
-        guest = self.guest(vm_uuid)
-        guest.delete()
-        with self._guard:
-            del self._guests[vm_uuid]
+    @property
+    def domains(self) -> DomainTree:
+        """The domains' nodes in XenStore."""
+        return self.hypervisor.domains
 
-    def guests(self) -> list[Guest]:
-        """All guests."""
-        with self._guard:
-            return list(self._guests.values())
+    @property
+    def plugins(self) -> Plugins:
+        """The plugins of dom0."""
+        return self.hypervisor.plugins
 
-    def turn(self, vm: str) -> threading.Lock:
+    def turn(self, vm: str) -> Turn:
         """Held by the operation that has the VM's turn; others wait for it."""
         with self._guard:
-            return self._locks.setdefault(vm, threading.Lock())
+            return self._turns.setdefault(vm, Turn())
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class Context:
 
     state: State
     session: str
+
+    @property
+    def task(self) -> str:
+        """The task that the call belongs to: in the database, unless the call has no asynchronous form."""
+        return tasks.current().ref
 
     @property
     def database(self) -> Database:

@@ -42,10 +42,3 @@ def assert_attachable(database: Database, vbd: str) -> None:
             continue
         if "RW" in (record["mode"], database.get("VBD", other, "mode")):
             raise errors.ApiError("VDI_IN_USE", vdi)
-
-
-def assert_unattached(database: Database, vdi: str, operation: str) -> None:
-    """ApiError VDI_IN_USE when any VBD has the disk attached now."""
-    for vbd in database.get("VDI", vdi, "VBDs"):
-        if database.get("VBD", vbd, "currently_attached"):
-            raise errors.ApiError("VDI_IN_USE", vdi, operation)

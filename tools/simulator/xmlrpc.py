@@ -1,36 +1,43 @@
 """XML-RPC as xapi speaks it (ocaml-rpc's xmlrpc.ml), which differs from other servers' in what a client must bear.
 
 Strings travel without a `<string>` element, and so do ints; errors are values, never a `<fault>`; the names of a
-struct's members are not escaped. What comes in is decoded tolerantly, but within limits and without entities.
+struct's members are not escaped. What comes in is read as ocaml-rpc reads it, which takes no spaces around a number
+and knows of one true boolean, `1`; but within limits, and without a document type, whose entities xapi would not
+expand either.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 import xml.parsers.expat
 from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 from .model import Model, Type
+from .rpc import MAX_DEPTH, DecodeError, Int32, MethodCall, Result, marshal, parse_int64
 from .values import Date, text
 
-MAX_DEPTH = 100
-"""How deep arrays and structs may be nested. XenAPI's own types need five; ours keeps recursion bounded."""
+__all__ = [
+    "DecodeError",
+    "Fault",
+    "decode_call",
+    "decode_response",
+    "encode_call",
+    "encode_failure",
+    "encode_result",
+    "encode_value",
+]
 
 _ENVELOPE = '<?xml version="1.0"?><methodResponse><params><param>{}</param></params></methodResponse>'
+_BLANKS = " \n\t"
 _DROPPED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_SCALARS = ("string", "int", "i4", "i8", "boolean", "double", "dateTime.iso8601", "nil")
-
-
-class DecodeError(ValueError):
-    """Raised when a document is no XML, or no XML-RPC, or breaks a limit. The message holds none of its content."""
-
-
-class MethodCall(NamedTuple):
-    """A request: the method's name and its parameters, untyped."""
-
-    name: str
-    parameters: list[Any]
+_UNCLEAN = re.compile('[&<>"\x00-\x08\x0b\x0c\x0e-\x1f]')
+_EMPTY: dict[str, Any] = {"string": "", "array": [], "struct": {}, "nil": None}
+"""What an element without any content means; every other element must have some."""
+_FLOAT_LENGTH = 40
+"""Characters that hold every double. float() of a long text is slow."""
 
 
 class Fault(NamedTuple):
@@ -43,9 +50,11 @@ class Fault(NamedTuple):
 # Encoding
 
 
-def encode_success(model: Model, result: Type, value: Any) -> bytes:
-    """The response for a call that ended well with `value` of type `result`."""
-    return _respond("Success", "Value", encode_value(model, result, value))
+def encode_result(result: Result) -> bytes:
+    """The response for a call that ended well."""
+    if result.bare:
+        return _ENVELOPE.format(_encode(result.value)).encode("utf-8", "replace")
+    return _respond("Success", "Value", _encode(result.value))
 
 
 def encode_failure(description: list[str]) -> bytes:
@@ -59,25 +68,30 @@ def _respond(status: str, name: str, value: str) -> bytes:
 
 def encode_value(model: Model, wanted: Type, value: Any) -> str:
     """A `<value>` element for a value of the datamodel."""
-    kind = wanted.kind
-    if kind == "void":
-        return "<value></value>"
-    if kind == "bool":
-        return f"<value><boolean>{int(value)}</boolean></value>"
-    if kind == "float":
-        return f"<value><double>{text(value)}</double></value>"
-    if kind == "datetime":
-        return f"<value><dateTime.iso8601>{value}</dateTime.iso8601></value>"
-    if kind == "set":
-        assert wanted.item is not None
-        return _array([encode_value(model, wanted.item, item) for item in value])
-    if kind == "map":
-        assert wanted.item is not None
-        return _struct({text(key): encode_value(model, wanted.item, item) for key, item in value.items()})
-    if kind == "record":
-        fields = model.classes[wanted.name].fields
-        return _struct({name: encode_value(model, fields[name].type, item) for name, item in value.items()})
-    return _bare(text(value))
+    return _encode(marshal(model, wanted, value))
+
+
+def _encode(tree: Any) -> str:
+    # Nearly all of a large answer; Date is another type.
+    if type(tree) is str:
+        return _bare(tree)
+    if tree is None:
+        return "<value><nil/></value>"
+    if isinstance(tree, bool):
+        return f"<value><boolean>{int(tree)}</boolean></value>"
+    if isinstance(tree, Int32):
+        return f"<value><i4>{int(tree)}</i4></value>"
+    if isinstance(tree, float):
+        return f"<value><double>{text(tree)}</double></value>"
+    if isinstance(tree, Date):
+        return f"<value><dateTime.iso8601>{tree}</dateTime.iso8601></value>"
+    if isinstance(tree, bytes):
+        return f"<value><base64>{base64.b64encode(tree).decode('ascii')}</base64></value>"
+    if isinstance(tree, list):
+        return _array([_encode(item) for item in tree])
+    if isinstance(tree, dict):
+        return _struct({name: _encode(item) for name, item in tree.items()})
+    return _bare(str(tree))
 
 
 def encode_call(name: str, session: str, arguments: dict[str, str]) -> str:
@@ -88,6 +102,8 @@ def encode_call(name: str, session: str, arguments: dict[str, str]) -> str:
 
 
 def _clean(value: str) -> str:
+    if _UNCLEAN.search(value) is None:
+        return value
     return escape(_DROPPED.sub("", value), {'"': "&quot;"})
 
 
@@ -122,11 +138,23 @@ class _Element:
     def text(self) -> str:
         return "".join(self.pieces)
 
+    def elements(self) -> list[_Element]:
+        """What is inside: elements only, with nothing but blanks between them."""
+        if self.text.strip(_BLANKS):
+            raise DecodeError("text between elements")
+        return self.children
+
     def only(self, *tags: str) -> _Element:
-        """The single child, which must be one of `tags`."""
-        if len(self.children) != 1 or (tags and self.children[0].tag not in tags):
+        """The single element inside, which must be one of `tags`, if there are any."""
+        if len(self.elements()) != 1 or (tags and self.children[0].tag not in tags):
             raise DecodeError("unexpected element")
         return self.children[0]
+
+    def content(self) -> str:
+        """The text inside, which must be there, and nothing else."""
+        if self.children or not self.text:
+            raise DecodeError("unexpected element or no text")
+        return self.text
 
 
 def _parse(untrusted_document: bytes) -> _Element:
@@ -166,12 +194,10 @@ def _parse(untrusted_document: bytes) -> _Element:
 def decode_call(untrusted_document: bytes) -> MethodCall:
     """The request in `untrusted_document`. DecodeError when there is none."""
     root = _parse(untrusted_document)
-    if root.tag != "methodCall" or not root.children or root.children[0].tag != "methodName":
+    if root.tag != "methodCall" or [child.tag for child in root.elements()] != ["methodName", "params"]:
         raise DecodeError("not a methodCall")
-    if len(root.children) > 2 or (len(root.children) == 2 and root.children[1].tag != "params"):
-        raise DecodeError("not a methodCall")
-    parameters = root.children[1].children if len(root.children) == 2 else []
-    return MethodCall(root.children[0].text.strip(), [_decode_parameter(parameter) for parameter in parameters])
+    name, parameters = root.children
+    return MethodCall(name.content(), [_decode_parameter(parameter) for parameter in parameters.elements()])
 
 
 def decode_response(untrusted_document: bytes) -> Any:
@@ -197,43 +223,47 @@ def _decode_parameter(parameter: _Element) -> Any:
 def _decode_value(value: _Element, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise DecodeError("nested too deep")
+    if value.tag != "value":
+        raise DecodeError("unexpected element")
     if not value.children:
         return value.text
-    content = value.only(*_SCALARS, "array", "struct")
+    content = value.only()
+    if not content.children and not content.text and content.tag in _EMPTY:
+        return _EMPTY[content.tag].copy() if content.tag in ("array", "struct") else _EMPTY[content.tag]
     if content.tag == "array":
-        items = content.only("data").children if content.children else []
-        return [_decode_value(_expect(item, "value"), depth + 1) for item in items]
+        return [_decode_value(item, depth + 1) for item in content.only("data").elements()]
     if content.tag == "struct":
-        return dict(_decode_member(_expect(member, "member"), depth + 1) for member in content.children)
-    return _decode_scalar(content.tag, content.text)
+        return _decode_members(content.elements(), depth + 1)
+    if content.tag == "nil" and not content.elements():
+        return None
+    return _decode_scalar(content.tag, content.content())
 
 
-def _expect(element: _Element, tag: str) -> _Element:
-    if element.tag != tag:
-        raise DecodeError("unexpected element")
-    return element
-
-
-def _decode_member(member: _Element, depth: int) -> tuple[str, Any]:
-    if [child.tag for child in member.children] != ["name", "value"]:
-        raise DecodeError("not a member")
-    return member.children[0].text, _decode_value(member.children[1], depth)
+def _decode_members(members: list[_Element], depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for member in members:
+        if member.tag != "member" or [child.tag for child in member.elements()] != ["name", "value"]:
+            raise DecodeError("not a member")
+        name, value = member.children
+        # Of members with the same name, the first counts.
+        found.setdefault(name.content(), _decode_value(value, depth))
+    return found
 
 
 def _decode_scalar(tag: str, content: str) -> Any:
     if tag == "string":
         return content
-    if tag == "nil":
-        return None
-    stripped = content.strip()
-    if tag == "boolean" and stripped in ("0", "1"):
-        return stripped == "1"
+    if tag == "boolean":
+        return content == "1"
     if tag == "dateTime.iso8601":
-        return Date(stripped)
-    # 40 characters hold every number that XenAPI knows; int() of a long text would take quadratic time.
-    if tag in ("int", "i4", "i8", "double") and len(stripped) <= 40:
-        try:
-            return float(stripped) if tag == "double" else int(stripped)
-        except ValueError:
-            pass
-    raise DecodeError(f"malformed {tag}")
+        return Date(content)
+    if tag in ("int", "i4", "i8"):
+        return parse_int64(content)
+    try:
+        if tag == "double" and len(content) <= _FLOAT_LENGTH and content == content.rstrip() and content.isascii():
+            return float(content)
+        if tag == "base64":
+            return base64.b64decode(content, validate=True)
+    except (ValueError, binascii.Error):
+        pass
+    raise DecodeError(f"malformed {tag}" if tag in ("double", "base64") else "unexpected element")

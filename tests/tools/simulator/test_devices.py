@@ -154,9 +154,11 @@ def test_network(session: XenAPI.Session, vm: Vm) -> None:
     assert failure(api.network.create, {"other_config": {}, "bridge": "xenbr9"})[:2] == ["INVALID_VALUE", "bridge"]
     assert failure(api.network.create, {"other_config": {}, "bridge": "b" * 16})[:2] == ["INVALID_VALUE", "bridge"]
     vif = api.VIF.create(vif_record(vm, network))
+    vm.start(False, False)
     assert failure(api.network.destroy, network) == ["NETWORK_CONTAINS_VIF", vif]
-    api.VIF.destroy(vif)
+    vm.hard_shutdown()
     api.network.destroy(network)
+    assert failure(api.VIF.get_record, vif)[0] == "HANDLE_INVALID"
 
 
 def test_pbd(session: XenAPI.Session) -> None:

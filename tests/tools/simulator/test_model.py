@@ -11,7 +11,8 @@ import pytest
 from tools.simulator import errors, extract_model, model
 from tools.simulator.calls import HANDLERS
 from tools.simulator.database import Database
-from tools.simulator.model import NULL_REF, Type, parse_type
+from tools.simulator.generic import generic_calls
+from tools.simulator.model import NULL_REF, Type, generated_names, parse_type
 
 MODEL = model.load()
 
@@ -36,7 +37,28 @@ def test_columns() -> None:
 
 
 def test_what_is_served_is_in_the_model() -> None:
-    assert set(HANDLERS) == set(MODEL.signatures)
+    assert set(HANDLERS) <= set(generic_calls(MODEL))
+
+
+def test_generated_calls_are_those_of_the_model() -> None:
+    calls = set(generic_calls(MODEL))
+    for cls in MODEL.classes.values():
+        assert {f"{cls.name}.{name}" for name in generated_names(cls)} <= calls
+    assert len(MODEL.classes) == 73
+    assert sum(len(cls.fields) for cls in MODEL.classes.values()) == 922
+    assert not {"event.get_id", "message.get_body", "data_source.get_value", "VM.set_uuid"} & calls
+
+
+def test_both_ends_of_a_relation_of_many_to_many(database: Database) -> None:
+    vm, group, other = database.create("VM"), database.create("VM_group"), database.create("VM_group")
+    database.set("VM", vm, groups=[group])
+    assert database.get("VM_group", group, "VMs") == [vm]
+    database.add_to_set("VM_group", other, "VMs", vm)
+    assert database.get("VM", vm, "groups") == [group, other]
+    database.remove_from_set("VM", vm, "groups", group)
+    assert database.get("VM_group", group, "VMs") == []
+    database.destroy("VM", vm)
+    assert database.get("VM_group", other, "VMs") == []
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_sdk_logs_in_again(session: XenAPI.Session, simulator: SimulatorProcess)
 
 @pytest.mark.parametrize(
     "method",
-    ["nothing", "VM.nothing", "VM.snapshot", "event.from", "VM.set_uuid", "VM.set_power_state", "session.get_all"],
+    ["nothing", "VM.nothing", "event.get_record", "VM.set_uuid", "VM.set_power_state", "session.get_all"],
 )
 def test_unknown_method(session: XenAPI.Session, simulator: SimulatorProcess, method: str) -> None:
     assert raw(simulator, method, session.handle, "x") == ["MESSAGE_METHOD_UNKNOWN", method]
@@ -75,8 +75,47 @@ def test_unknown_method(session: XenAPI.Session, simulator: SimulatorProcess, me
     assert raw(simulator, method, "x") == ["SESSION_INVALID", "x"]
 
 
-def test_async_is_not_served_yet(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
-    assert raw(simulator, "Async.VM.start", session.handle, "x", False, False) == ["MESSAGE_METHOD_UNKNOWN", "VM.start"]
+def test_calls_that_are_not_served(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
+    api = session.xenapi
+    host = api.host.get_all()[0]
+    assert failure(api.host.dmesg, host) == ["NOT_IMPLEMENTED", "host.dmesg"]
+    assert raw(simulator, "host.dmesg", "x", host) == ["SESSION_INVALID", "x"]
+    assert failure(api.host.dmesg)[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH"
+    for removed, arguments in (("host_metrics.get_memory_free", ["x"]), ("VM.snapshot_with_quiesce", ["x", "y"])):
+        assert raw(simulator, removed, session.handle, *arguments) == ["MESSAGE_REMOVED"]
+        assert raw(simulator, removed, "x", *arguments) == ["SESSION_INVALID", "x"]
+    internal = raw(simulator, "host.ha_stop_daemon", session.handle, host)
+    assert internal[0] == "INTERNAL_ERROR"
+    assert "non-pool (external) session" in internal[1]
+
+
+def test_other_logins(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
+    good = (simulator.username, simulator.password)
+    assert raw(simulator, "session.slave_local_login_with_password", "root", "wrong")[0] == (
+        "SESSION_AUTHENTICATION_FAILED"
+    )
+    local = raw(simulator, "session.slave_local_login_with_password", *good)
+    assert local.startswith("OpaqueRef:")
+    assert raw(simulator, "host.is_in_emergency_mode", local) is False
+    assert raw(simulator, "pool.get_all", local) == ["SESSION_INVALID", local]
+    assert raw(simulator, "session.local_logout", local) == ""
+    assert raw(simulator, "host.is_in_emergency_mode", local) == ["SESSION_INVALID", local]
+    uuid = session.xenapi.session.get_uuid(session.handle)
+    assert session.xenapi.session.get_by_uuid(uuid) == session.handle
+    assert session.xenapi.session.get_all_subject_identifiers() == []
+    session.xenapi.session.logout_subject_identifier("")
+    assert session.xenapi.session.get_auth_user_name(session.handle) == "root"
+
+
+def test_change_of_password(simulator: SimulatorProcess) -> None:
+    session = raw(simulator, "session.login_with_password", simulator.username, simulator.password)
+    assert raw(simulator, "session.change_password", session, "wrong", "x")[0] == "SESSION_AUTHENTICATION_FAILED"
+    assert raw(simulator, "session.change_password", session, simulator.password, "")[0] == "CHANGE_PASSWORD_REJECTED"
+    assert raw(simulator, "session.change_password", session, simulator.password, "other") == ""
+    refused = raw(simulator, "session.login_with_password", simulator.username, simulator.password)
+    assert refused[0] == "SESSION_AUTHENTICATION_FAILED"
+    assert raw(simulator, "session.login_with_password", simulator.username, "other").startswith("OpaqueRef:")
+    assert raw(simulator, "session.change_password", session, "other", simulator.password) == ""
 
 
 def test_parameter_count(session: XenAPI.Session) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from . import host, network, plain, session, storage, vm
+import importlib
+import pkgutil
+
 from .table import HANDLERS
 
-__all__ = ["HANDLERS", "host", "network", "plain", "session", "storage", "vm"]
+# Each module enters its calls into the table when it is imported.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["HANDLERS"]

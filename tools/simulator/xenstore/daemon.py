@@ -62,11 +62,11 @@ class Daemon:
         return self._listeners[domid].path
 
     def release(self, domid: int) -> None:
-        """Take a guest's socket away and fire @releaseDomain. LookupError when it has none."""
+        """Take a guest's socket and its nodes away and fire @releaseDomain. LookupError when it has none."""
         if domid == DOM0 or not self.introduced(domid):
             raise LookupError(f"domain {domid} is not introduced")
         self.discard(domid)
-        self._requests.announce("@releaseDomain")
+        self._requests.released(domid)
 
     def introduced(self, domid: int) -> bool:
         """Whether the domain has its socket."""

@@ -16,7 +16,12 @@ from tools.simulator.xenstore.watches import Watch, Watches
 FIRST_RESERVED_DOMID = 0x7FF0
 """DOMID_FIRST_RESERVED: no guest has this domid or a higher one."""
 
+MAX_PATH = 1024
+"""In characters, of a node's path without a `/local/domain/<domid>/` at its front (EINVAL): oxenstored's rule. C
+xenstored allows 2048."""
+
 _ACKNOWLEDGED = b"OK\0"
+_OF_DOMAIN = re.compile(r"^/local/domain/[0-9]+/")
 _NUMBER = re.compile(rb"[0-9]{1,10}\Z")
 _MAX_TRANSACTION_ID = 0xFFFFFFFF
 
@@ -127,6 +132,15 @@ class Requests:
         """Fire the watches on one of wire.SPECIAL_WATCHES, for a cause outside any request."""
         self._events.extend(self._watches.announced(name))
         self._deliver()
+
+    def released(self, domid: int) -> None:
+        """The domain is gone, and its connections are closed: what it owned goes too, and @releaseDomain fires."""
+        self._release_nodes(domid)
+        self._deliver()
+
+    def _release_nodes(self, domid: int) -> None:
+        self._events.extend(self._watches.fired(self._tree.remove_owned(domid)))
+        self._events.extend(self._watches.announced("@releaseDomain"))
 
     def _deliver(self) -> None:
         events, self._events = self._events, []
@@ -273,7 +287,7 @@ class Requests:
         if not self._domains.introduced(domid):
             raise StoreError("ENOENT")
         self._domains.discard(domid)
-        self._events.extend(self._watches.announced("@releaseDomain"))
+        self._release_nodes(domid)
         return _ACKNOWLEDGED
 
     def _is_domain_introduced(self, _session: Session, request: Packet) -> bytes:
@@ -306,7 +320,10 @@ def _path(session: Session, untrusted_path: bytes) -> str:
         # A name that starts with @ is no relative path: it could only be watched.
         if path.startswith("@"):
             raise StoreError("EINVAL")
-        return path if path.startswith("/") else wire.check_path(f"{session.home}/{path}")
+        path = path if path.startswith("/") else wire.check_path(f"{session.home}/{path}")
+        if len(_OF_DOMAIN.sub("", path, count=1)) > MAX_PATH:
+            raise StoreError("EINVAL")
+        return path
     except (UnicodeDecodeError, wire.WireError):
         raise StoreError("EINVAL") from None
 

@@ -12,20 +12,35 @@ import socket
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Callable, TypeVar
+from typing import Callable, Protocol, TypeVar
 
 from tools.simulator.xenstore.daemon import Daemon, socket_path
 from tools.simulator.xenstore.permissions import DOM0
 from tools.simulator.xenstore.requests import FIRST_RESERVED_DOMID
 from tools.simulator.xenstore.tap import Tap, TapRecord
 
-__all__ = ["TapRecord", "XenStoreServer"]
+__all__ = ["StoreServer", "Tap", "TapRecord", "XenStoreServer"]
 
 MAX_SOCKET_PATH = 107
 """In bytes: sun_path of struct sockaddr_un, without the final NUL."""
 
 _T = TypeVar("_T")
 _Socket = socket.socket
+
+
+class StoreServer(Protocol):
+    """What the simulator needs of a XenStore daemon, simulated or real. XenStoreServer says what each of them does."""
+
+    @property
+    def socket(self) -> Path: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def introduce(self, domid: int) -> Path: ...
+
+    def release(self, domid: int) -> None: ...
 
 
 class XenStoreServer:
@@ -97,8 +112,8 @@ class XenStoreServer:
     def release(self, domid: int) -> None:
         """Close a guest's connections, drop its watches and transactions, remove its socket, fire @releaseDomain.
 
-        Its nodes stay: removing them is up to the toolstack. LookupError when the guest is not introduced,
-        RuntimeError when the daemon does not run.
+        The nodes that it owned go, with all below them; to remove the others is up to the toolstack. LookupError when
+        the guest is not introduced, RuntimeError when the daemon does not run.
         """
         self._submit(lambda: self._daemon.release(domid))
 

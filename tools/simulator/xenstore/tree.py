@@ -158,6 +158,20 @@ class Tree:
         self._count(permissions, 1)
         return changes
 
+    def remove_owned(self, domid: int) -> list[Change]:
+        """Remove every node that a domain owned, with all below it: what both daemons do when a domain is gone."""
+        owned = []
+        waiting = [("", self.root)] if self._owned[domid] else []
+        while waiting:
+            path, node = waiting.pop()
+            for name, child in node.children.items():
+                where = f"{path}/{name}"
+                if child.permissions[0].domid == domid:
+                    owned.append(where)
+                else:
+                    waiting.append((where, child))
+        return [change for path in owned for change in self.remove(DOM0, path)]
+
     def owned_by(self, domid: int) -> int:
         """How many nodes the guest owns."""
         return self._owned[domid]

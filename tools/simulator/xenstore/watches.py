@@ -10,9 +10,9 @@ from tools.simulator.xenstore.errors import StoreError
 from tools.simulator.xenstore.permissions import DOM0, may_read
 from tools.simulator.xenstore.tree import Change, split
 
-MAX_WATCHES = 128
-"""Watches of one guest, over all its connections. The 129th is E2BIG, as C xenstored says (oxenstored says EQUOTA,
-a name that clients do not know)."""
+MAX_WATCHES = 100
+"""Watches of one guest, over all its connections: oxenstored's quota; C xenstored's is 128. One more is E2BIG, as C
+xenstored says (oxenstored says EQUOTA, a name that clients do not know)."""
 
 Client = TypeVar("Client", bound=Hashable)
 

@@ -92,6 +92,9 @@ def test_relative_paths_start_at_home(dom0: Client, guest: Guest) -> None:
         "/é",
         "@introduceDomain",
         "@x",
+        "/" + "a" * 1024,
+        "a" * 1025,
+        "/local/domain/0/" + "a" * 1025,
         "/" + "a" * 3072,
         "a" * 2049,
     ],
@@ -112,7 +115,7 @@ def test_illegal_paths_are_einval(dom0: Client, path: str) -> None:
 
 
 def test_the_longest_paths_are_legal(dom0: Client) -> None:
-    for path in ("/" + "a" * 3071, "a" * 2048, "/" + "/".join("b" * 1536)):
+    for path in ("/" + "a" * 1023, "a" * 1024, "/local/domain/0/" + "c" * 1024, "/" + "/".join("b" * 512)):
         dom0.write(path, b"far")
         assert dom0.read(path) == b"far"
     dom0.rm("/b")
@@ -159,7 +162,7 @@ def test_malformed_payloads_are_einval(dom0: Client, operation: int, payload: by
         dom0.call(operation, payload)
 
 
-@pytest.mark.parametrize("operation", [0, c.WATCH_EVENT, c.ERROR, c.RESUME, c.SET_TARGET, 22, 0xFFFFFFFF])
+@pytest.mark.parametrize("operation", [0, c.WATCH_EVENT, c.ERROR, c.RESUME, c.SET_TARGET, 20, 23, 0xFFFFFFFF])
 def test_what_is_not_served_is_enosys(dom0: Client, operation: int) -> None:
     with refused("ENOSYS"):
         dom0.call(operation, b"1\0")
@@ -226,7 +229,8 @@ def test_a_guest_owns_a_thousand_nodes_at_most(dom0: Client, guest: Guest) -> No
 
 def test_quotas_of_guests_are_separate(dom0: Client, guest: Guest) -> None:
     three, four = guest(3), guest(4)
-    three.write("data/" + "/".join("x" * 999), b"")
+    for name in ("x", "y", "z"):
+        three.write("data/" + "/".join(name * 333), b"")
     with refused("ENOSPC"):
         three.write("data/more", b"")
     four.write("data/more", b"")
@@ -258,19 +262,20 @@ def test_a_long_directory_is_read_in_parts(dom0: Client) -> None:
 
 
 def test_a_directory_part_can_fill_its_packet(dom0: Client) -> None:
-    # Two names that end just before, at and just behind the end of the packet.
+    # Names of which the last ends just before, at and just behind the end of the packet.
     generation = dom0.call(c.DIRECTORY_PART, b"/tool\x000\0").partition(b"\0")[0]
     for extra in range(-12, 13):
         dom0.rm("/tool/xenstored")
         dom0.mkdir("/tool/xenstored")
-        length = 4094 - 2000 - len(generation) + extra
-        dom0.mkdir("/tool/xenstored/" + "a" * 1999)
-        dom0.mkdir("/tool/xenstored/" + "b" * length)
+        length = 4094 - 4 * 900 - len(generation) + extra
+        for name in "abcd":
+            dom0.mkdir("/tool/xenstored/" + name * 899)
+        dom0.mkdir("/tool/xenstored/" + "e" * length)
         part = dom0.call(c.DIRECTORY_PART, b"/tool/xenstored\x000\0")
         names = part.split(b"\0")[1:-1]
-        assert names[0] == b"a" * 1999
+        assert names[0] == b"a" * 899
         complete = names[-1] == b""
-        assert (names[1] == b"b" * length) if complete else (len(names) == 1)
+        assert (names[4] == b"e" * length) if complete else (len(names) == 4)
 
 
 def test_a_packet_can_be_4096_bytes_and_no_more(dom0: Client) -> None:

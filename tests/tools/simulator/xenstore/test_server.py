@@ -86,20 +86,27 @@ def test_only_guests_are_introduced(server: XenStoreServer, domid: int) -> None:
         server.release(domid)
 
 
-def test_a_released_guest_is_cut_off_and_its_nodes_stay(dom0: Client, server: XenStoreServer, guest: Guest) -> None:
+def test_a_released_guest_is_cut_off_and_what_it_owned_is_gone(
+    dom0: Client, server: XenStoreServer, guest: Guest
+) -> None:
     client = guest(3)
     client.write("data/x", b"left")
     client.watch("data", "t")
+    dom0.write("/local/domain/3/data/theirs", b"")
+    dom0.set_perms("/local/domain/3/data/theirs", "n0")
+    dom0.watch("/local/domain/3", "t")
+    dom0.all_events()
     path = server.introduce(3)
     server.release(3)
     assert client.closed_by_server()
     assert not path.exists()
-    assert dom0.read("/local/domain/3/data/x") == b"left"
-    dom0.write("/local/domain/3/data/x", b"nobody hears")
+    assert dom0.all_events() == [(b"/local/domain/3/data", b"t")]
+    assert dom0.list("/local/domain/3") == ["name"]
     with pytest.raises(LookupError):
         server.release(3)
     again = Client(server.introduce(3))
-    for number in range(128):
+    dom0.write("/local/domain/3/data/x", b"nobody hears")
+    for number in range(100):
         again.watch("data", f"{number}")
     again.close()
 

@@ -174,8 +174,9 @@ def test_the_node_quota_holds_at_the_commit(dom0: Client, guest: Guest) -> None:
     client.mkdir("data/a")
     client.mkdir("data/b")
     transaction = client.begin()
-    client.write("data/a/" + "/".join("x" * 600), b"", transaction)
-    client.write("data/b/" + "/".join("x" * 600), b"")
+    for number in range(2):
+        client.write(f"data/a/{number}/" + "/".join("x" * 300), b"", transaction)
+        client.write(f"data/b/{number}/" + "/".join("x" * 300), b"")
     with refused("ENOSPC"):
         client.end(transaction)
     assert client.list("data/a") == []

@@ -171,10 +171,10 @@ def test_watching_ignores_transaction_ids(dom0: Client) -> None:
     assert dom0.call(c.UNWATCH, b"/a\0t\0", transaction=99) == b"OK\0"
 
 
-def test_a_guest_has_128_over_all_its_connections(dom0: Client, server: XenStoreServer, guest: Guest, connect) -> None:
+def test_a_guest_has_100_over_all_its_connections(dom0: Client, server: XenStoreServer, guest: Guest, connect) -> None:
     first = guest(3)
     second = connect(server.introduce(3))
-    for number in range(64):
+    for number in range(50):
         first.watch("data", f"{number}")
         second.watch("data", f"{number}")
     for client in (first, second):
@@ -186,7 +186,7 @@ def test_a_guest_has_128_over_all_its_connections(dom0: Client, server: XenStore
     second.all_events()
     dom0.write("/local/domain/3/data", b"")
     assert second.all_events() == []
-    for number in range(65):
+    for number in range(51):
         second.watch("data", f"{number}")
     with refused("E2BIG"):
         second.watch("data", "one-more")
