@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import uuid
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ def agents_in(home: House, guests: list[FleetGuest]) -> Iterator[None]:
         for guest in guests:
             socket = home.simulator.xenstore_socket.with_name(f"domain-{guest.domid}")
             context = Context(DirectorySystem(str(guest.root)), AgentExchange(), VERSION, features(COMMANDS))
-            agent = Agent(connect(str(socket), timeout=SECONDS), COMMANDS, SEALED_COMMANDS, context)
+            open_store = functools.partial(connect, str(socket), timeout=SECONDS)
+            agent = Agent(open_store, COMMANDS, SEALED_COMMANDS, context)
             thread = threading.Thread(target=agent.run, name=f"agent-{guest.domid}", daemon=True)
             thread.start()
             stack.callback(thread.join, SECONDS)

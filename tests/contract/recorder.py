@@ -20,6 +20,7 @@ from tools.packages import dom0_plugin
 from tools.simulator.process import SimulatorProcess
 
 from .house import CHECKOUT, Done, House
+from .sparse import stored
 
 BUS_LOG = "XENWARD_TEST_BUS_LOG"
 """Environment variable that names the file in which recorded_xenward.py writes down the embedded bus's messages."""
@@ -111,7 +112,7 @@ class RecordedHouse(House):
         for path in sorted(self.directory.rglob("*")):
             name = str(path.relative_to(self.directory))
             if path.is_file() and "/root/" not in name:
-                found[name] = path.read_bytes()
+                found[name] = stored(path)
         payloads = [base64.b64decode(packet["payload"]) for packet in self.traffic()]
         found["xenstore"] = b"\n".join(payloads)
         # Frames cut a text into pieces; joined, they show what was cut.

@@ -15,6 +15,7 @@ import pytest
 from tools.packages import dom0_plugin
 
 from .house import House, house
+from .sparse import stored
 
 FIRST = "Zw3-first.Secret"
 SECOND = "Zw3-second.Secret"
@@ -94,10 +95,20 @@ def test_no_password_is_found_anywhere_after_a_whole_run(recorded: House, direct
     searched = 0
     for path in directory.rglob("*"):
         if path.is_file():
-            assert leaks(path.read_bytes(), FIRST, SECOND) == [], path
+            assert leaks(stored(path), FIRST, SECOND) == [], path
             searched += 1
     assert (directory / "xenward.sqlite").is_file()
     assert searched > 10
+
+
+def test_the_search_reads_what_lies_between_holes(tmp_path: Path) -> None:
+    with (tmp_path / "disk").open("wb") as disk:
+        disk.truncate(1 << 34)
+        disk.seek(1 << 33)
+        disk.write(FIRST.encode())
+    assert leaks(stored(tmp_path / "disk"), FIRST)
+    (tmp_path / "empty").touch()
+    assert stored(tmp_path / "empty") == b""
 
 
 def test_the_search_finds_what_it_looks_for() -> None:

@@ -1,4 +1,5 @@
-"""Measure how long the main operations take, over the simulated XenServer and everything that stands before it."""
+"""Measure how long the main operations take, over the simulated XenServer and everything that stands before it; or,
+with --idle, what an agent costs its guest that nobody asks anything."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from compute_driver import passwords
 from compute_driver.context import RequestContext
 from compute_driver.driver import InjectedFile
 from tools.commands import embedded
+from tools.commands.idle import measure_idle
 from tools.simulator.process import SimulatorProcess
 
 NAME = "bench"
@@ -31,8 +34,11 @@ def main() -> int:
     parser.add_argument(
         "--protocol", default="prefer-sealed", help="how the agent is spoken to, or `legacy` (default: %(default)s)"
     )
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="measure an idle agent for so long instead")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     options = parser.parse_args()
+    if options.idle is not None:
+        return _idle(options.idle, as_json=options.json)
     with tempfile.TemporaryDirectory(prefix="xenward-bench-") as name:
         state = Path(name)
         with (
@@ -44,6 +50,18 @@ def main() -> int:
         print(json.dumps({what: _summary(runs) for what, runs in seconds.items()}))
     else:
         _show(seconds)
+    return 0
+
+
+def _idle(seconds: float, *, as_json: bool) -> int:
+    figures = measure_idle(seconds)
+    if as_json:
+        print(json.dumps(asdict(figures)))
+    else:
+        print(
+            f"start to advert {figures.start_seconds:.3f} s, resident memory {figures.rss / 2**20:.1f} MiB, "
+            f"woken up {figures.wakeups} times in {seconds:g} s"
+        )
     return 0
 
 
