@@ -17,8 +17,9 @@ import threading
 from pathlib import Path
 from typing import Any, get_args
 
+from . import state_directory
 from .server import Simulator
-from .settings import AGENT_COMMAND, HypervisorKind, Settings, XenStore
+from .settings import AGENT_COMMAND, MAX_HOSTS, HypervisorKind, Settings, XenStore
 from .tasks import COMPLETED_TIMEOUT
 
 
@@ -33,13 +34,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="TCP port of 127.0.0.1 (default: any that is free)")
     parser.add_argument("--tls", action="store_true", help="serve HTTPS there, and plain HTTP at another port")
     parser.add_argument(
-        "--state", type=Path, help="directory for guests, sockets and logs (default: temporary, removed at the end)"
+        "--state",
+        type=Path,
+        help="directory that keeps the pool, its guests and disks, for the next start; also for sockets and logs "
+        "(default: temporary, removed at the end)",
     )
     parser.add_argument("--username", default="root", help="who may log in (default: root)")
     parser.add_argument(
         "--password-file", type=Path, help="file with the password (default: one is made up and told when ready)"
     )
-    parser.add_argument("--host-name", default="simulated-1", help="name of the host (default: simulated-1)")
+    parser.add_argument("--host-name", default="simulated-1", help="name of the first host (default: simulated-1)")
+    parser.add_argument(
+        "--hosts",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help=f"how many hosts the pool has, each at ports of its own (default: 1; at most {MAX_HOSTS})",
+    )
     parser.add_argument("--plugins", type=Path, help="directory of dom0 plugins (default: plugins below --state)")
     parser.add_argument(
         "--login-failure-delay",
@@ -95,9 +106,11 @@ def _command(text: str) -> tuple[str, ...]:
 
 def make_settings(options: argparse.Namespace, state: Path) -> Settings:
     """The settings that the command line means. OSError when the password file cannot be read."""
-    optional: dict[str, Any] = {}
+    optional: dict[str, Any] = {"is_kept": options.state is not None}
     if options.password_file is not None:
         optional["password"] = options.password_file.read_text("utf-8").rstrip("\r\n")
+    elif options.state is not None:
+        optional["password"] = state_directory.password(state)
     return Settings(
         state=state,
         port=options.port,
@@ -111,6 +124,7 @@ def make_settings(options: argparse.Namespace, state: Path) -> Settings:
         record_xenstore=options.record_xenstore,
         xenstore=options.xenstore,
         hypervisor=options.hypervisor,
+        hosts=options.hosts,
         **optional,
     )
 
@@ -136,14 +150,26 @@ def run(options: argparse.Namespace, state: Path) -> None:
     simulator.start()
     try:
         ready = {
-            "url": simulator.url,
-            "plain_url": simulator.plain_url,
-            "fingerprint": simulator.fingerprint,
+            "url": simulator.coordinator.url,
+            "plain_url": simulator.coordinator.plain_url,
+            "fingerprint": simulator.coordinator.fingerprint,
             "username": settings.username,
             "password": settings.password,
-            "xenstore_socket": simulator.xenstore_socket,
+            "xenstore_socket": str(simulator.coordinator.hypervisor.socket),
+            "admin_socket": str(simulator.admin_socket),
             "state": str(settings.state),
             "plugins": str(settings.plugin_directory),
+            "hosts": [
+                {
+                    "name": host.name,
+                    "uuid": simulator.state.database.get("host", host.ref, "uuid"),
+                    "url": host.url,
+                    "plain_url": host.plain_url,
+                    "fingerprint": host.fingerprint,
+                    "xenstore_socket": str(host.hypervisor.socket),
+                }
+                for host in simulator.hosts
+            ],
         }
         print(json.dumps(ready), flush=True)
         if options.exit_with_stdin:

@@ -7,7 +7,7 @@ after it, without the database keeping a list for each client. Source: ocaml/dat
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 KEPT_DELETIONS = 256
@@ -33,7 +33,9 @@ class Changes(NamedTuple):
     deleted: list[Change]
 
 
-class _Life(NamedTuple):
+class Life(NamedTuple):
+    """The generations in which an object was made, and in which it changed last."""
+
     created: int
     last: int
 
@@ -44,8 +46,8 @@ class ChangeLog:
     def __init__(self, classes: Iterable[str]) -> None:
         self.generation = 0
         # The object that changed last stands last, so nobody has to look through those that did not change.
-        self._living: dict[str, OrderedDict[str, _Life]] = {cls: OrderedDict() for cls in classes}
-        self._deleted: dict[str, list[tuple[str, _Life]]] = {cls: [] for cls in self._living}
+        self._living: dict[str, OrderedDict[str, Life]] = {cls: OrderedDict() for cls in classes}
+        self._deleted: dict[str, list[tuple[str, Life]]] = {cls: [] for cls in self._living}
 
     def advance(self) -> int:
         """Consume a generation, and give it."""
@@ -57,7 +59,7 @@ class ChangeLog:
         generation = self.advance()
         living = self._living[cls]
         known = living.get(ref)
-        living[ref] = _Life(known.created if known else generation, generation)
+        living[ref] = Life(known.created if known else generation, generation)
         living.move_to_end(ref)
         return generation
 
@@ -65,10 +67,20 @@ class ChangeLog:
         """An object is gone; gives the generation."""
         generation = self.advance()
         deleted = self._deleted[cls]
-        deleted.append((ref, _Life(self._living[cls].pop(ref).created, generation)))
+        deleted.append((ref, Life(self._living[cls].pop(ref).created, generation)))
         if len(deleted) > MAX_DELETIONS:
             del deleted[:-KEPT_DELETIONS]
         return generation
+
+    def life(self, cls: str, ref: str) -> Life:
+        """When an object was made and changed last. KeyError when there is none."""
+        return self._living[cls][ref]
+
+    def restore(self, lives: Mapping[str, Mapping[str, Life]], generation: int) -> None:
+        """Begin with the objects of former times, by class and reference, and go on beyond a generation."""
+        for cls, known in lives.items():
+            self._living[cls] = OrderedDict(sorted(known.items(), key=lambda item: item[1].last))
+        self.generation = generation
 
     def since(self, cls: str, generation: int) -> Changes:
         """What happened to a class' objects after a generation.

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, Literal
 
 from . import errors
-from .changes import ChangeLog, Changes
+from .changes import ChangeLog, Changes, Life
 from .model import NULL_REF, Model
 
 Row = Mapping[str, Any]
@@ -78,6 +78,24 @@ class Database:
         """What happened to a class' objects after a generation (changes.py)."""
         with self._lock:
             return self._log.since(cls, generation)
+
+    def life(self, cls: str, ref: str) -> Life:
+        """When an object was made and changed last. KeyError when there is none."""
+        with self._lock:
+            return self._log.life(cls, ref)
+
+    def restore(self, objects: Mapping[str, Mapping[str, tuple[Life, Row]]], generation: int) -> None:
+        """Fill an empty database with the objects of a former one, by class and reference, oldest first.
+
+        generation: at least the former one's latest, so that what clients know of it stays right. Both ends of their
+        relations are in the objects already; nobody is told of them.
+        """
+        with self._lock:
+            for cls, lives in objects.items():
+                self._tables[cls].update((ref, row) for ref, (_, row) in lives.items())
+            self._log.restore(
+                {cls: {ref: life for ref, (life, _) in lives.items()} for cls, lives in objects.items()}, generation
+            )
 
     def announce(self, cls: str, ref: str, operation: Operation, row: Row) -> int:
         """Something changed that is kept elsewhere, but has its place among the changes here. Gives its generation."""

@@ -14,7 +14,9 @@ from typing import Any, Callable, TypeVar
 from . import errors, tasks, xmlrpc
 from .calls import HANDLERS
 from .calls.session import LOCAL_CALLS
+from .faults.visits import Visit
 from .generic import Call, generic_calls
+from .machine import Host
 from .rpc import MethodCall, Result, marshal
 from .state import Context, State
 from .values import coerce, now
@@ -34,10 +36,11 @@ _LOGGED_NAME = 80
 
 
 class Dispatcher:
-    """Answers the calls of all clients, in as many threads as there are requests."""
+    """Answers the calls of all clients of a host, in as many threads as there are requests."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, host: Host) -> None:
         self._state = state
+        self._host = host
         self._calls = generic_calls(state.model)
         for name, handler in HANDLERS.items():
             self._calls[name] = self._calls[name]._replace(handler=handler)
@@ -45,19 +48,22 @@ class Dispatcher:
         self._names = {spelling: name for name in self._calls for spelling in (name, name.replace(".", "_", 1))}
 
     def answer(self, request: MethodCall) -> Result:
-        """The result of a call. ApiError when it fails, and nothing else."""
+        """The result of a call. ApiError when it fails, and nothing else, unless it is to be disturbed (faults/)."""
         is_async = request.name.startswith(ASYNC)
         # Only with its dot has a call an asynchronous form.
         plain = request.name[len(ASYNC) :]
         name = (plain if plain in self._calls else "") if is_async else self._names.get(request.name, "")
         label = ASYNC + name if name and is_async else name
 
+        signature = self._calls[name].signature if name else None
+        visit = self._state.conditions.visit(signature, is_async, request.parameters)
+
         def perform() -> Result:
             if request.name == "system.listMethods" or request.name.startswith("system.isAlive:"):
                 return self._system(request)
-            return Result(self._perform(self._resolve(request, name), request.parameters, label))
+            return Result(self._perform(self._resolve(request, name), request.parameters, label, visit))
 
-        return self._logged(label or repr(request.name[:_LOGGED_NAME]), perform)
+        return visit.answer(lambda: self._logged(label or repr(request.name[:_LOGGED_NAME]), perform))
 
     def _logged(self, label: str, work: Callable[[], _Result]) -> _Result:
         """What `work` gives. Every error becomes an ApiError, and a line says how it ended."""
@@ -103,7 +109,7 @@ class Dispatcher:
             raise errors.parameter_count_mismatch(name, expected, received)
         return call
 
-    def _perform(self, call: Call, untrusted_parameters: list[Any], label: str) -> Any:
+    def _perform(self, call: Call, untrusted_parameters: list[Any], label: str, visit: Visit) -> Any:
         """What the call's caller gets, as a tree: the call's result, or the task that will have it."""
         session = ""
         if call.signature.needs_session:
@@ -120,18 +126,24 @@ class Dispatcher:
         if is_async and not signature.has_async:
             raise errors.ApiError("Fault", f"No async mode for this operation (rpc: {signature.name})")
         has_task = signature.has_async and signature.name.partition(".")[0] not in _WITHOUT_TASKS
-        context = Context(pool, session)
+        context = Context(pool, session, self._host)
+
+        def execute() -> Any:
+            names = (parameter.name for parameter in signature.parameters)
+            pool.conditions.check(signature.name, dict(zip(names, arguments)))
+            return call.handler(context, *arguments)
+
         if not is_async:
             # One that comes and goes with the call.
             brief = pool.tasks.synchronously(session, label) if has_task else pool.tasks.performing(tasks.dummy(label))
             with brief:
-                return marshal(pool.model, signature.result, call.handler(context, *arguments))
+                return marshal(pool.model, signature.result, execute())
 
         def work() -> str:
-            return xmlrpc.encode_value(pool.model, signature.result, call.handler(context, *arguments))
+            return xmlrpc.encode_value(pool.model, signature.result, execute())
 
         task = pool.tasks.create(session, label) if has_task else tasks.dummy(label)
-        pool.tasks.launch(task, lambda: self._logged(label, work))
+        pool.tasks.launch(task, visit.task(lambda: self._logged(label, work)))
         return task
 
     def _check_session(self, untrusted_session: Any, name: str = "") -> str:
@@ -140,6 +152,6 @@ class Dispatcher:
         try:
             self._state.database.set("session", untrusted_session, last_active=now())
         except errors.ApiError:
-            if name not in LOCAL_CALLS or untrusted_session not in self._state.local_sessions:
+            if name not in LOCAL_CALLS or untrusted_session not in self._host.local_sessions:
                 raise errors.session_invalid(untrusted_session) from None
         return untrusted_session

@@ -78,17 +78,21 @@ def agent_environment() -> dict[str, str]:
 class Guest:
     """The guest of one VM: `directory`/root, and `directory`/agent.pid and agent.log while and since an agent runs.
 
-    agent_command: as in Settings.
+    agent_command: as in Settings. xenbus: where the guest finds its XenStore, whatever domain it is in: a link to that
+    domain's socket. A guest that is moved to another domain finds its connection broken, and another store there, as
+    the kernel of a real one does after a migration.
     """
 
-    def __init__(self, directory: Path, agent_command: tuple[str, ...], watchdog: Watchdog) -> None:
+    def __init__(self, directory: Path, xenbus: Path, agent_command: tuple[str, ...], watchdog: Watchdog) -> None:
         self.root = directory / "root"
         self._directory = directory
+        self._xenbus = xenbus
         self._agent_command = agent_command
         self._watchdog = watchdog
         self._guard = threading.Lock()
         self._agent: Program | None = None
-        self._not_begun: Path | None = None
+        self._is_kept = False
+        self._is_begun = False
 
     def start(self, socket: Path, paused: bool) -> None:
         """Boot: start the agent, for which `socket` is the guest's XenStore, now or at unpause().
@@ -96,12 +100,23 @@ class Guest:
         OSError when it cannot be executed.
         """
         make_root(self.root)
-        self._not_begun = socket if paused else None
-        if self._agent_command and not paused:
-            self._start_agent(socket)
+        self._connect(socket)
+        self._is_kept = False
+        self._is_begun = not paused
+        if not paused:
+            self._start_agent()
 
-    def _start_agent(self, socket: Path) -> None:
-        meanings = {"{root}": str(self.root), "{socket}": str(socket), "{store}": f"unix:{socket}"}
+    def _connect(self, socket: Path) -> None:
+        unfinished = self._xenbus.with_name(self._xenbus.name + "~")
+        unfinished.unlink(missing_ok=True)
+        unfinished.symlink_to(socket)
+        unfinished.replace(self._xenbus)
+
+    def _start_agent(self) -> None:
+        if not self._agent_command:
+            return
+        socket = str(self._xenbus)
+        meanings = {"{root}": str(self.root), "{socket}": socket, "{store}": f"unix:{socket}"}
         arguments = [_replace(argument, meanings) for argument in self._agent_command]
         pid_file = self._directory / "agent.pid"
         pid_written = threading.Event()
@@ -125,10 +140,30 @@ class Guest:
 
     def unpause(self) -> None:
         """Let them go on, or begin when the guest was started paused. OSError as of start()."""
-        if self._not_begun is not None:
-            self.start(self._not_begun, paused=False)
-        else:
+        self._is_kept = False
+        if self._is_begun:
             self._signal(signal.SIGCONT)
+        else:
+            self._start_agent()
+            self._is_begun = True
+
+    def keep(self) -> Path:
+        """Freeze the guest's processes for longer than their domain lives; gives the socket of its XenStore."""
+        self.pause()
+        self._is_kept = True
+        return self._xenbus.readlink()
+
+    def go_on(self, socket: Path, paused: bool) -> None:
+        """Let them go on in another domain, for which `socket` is the guest's XenStore, now or at unpause().
+
+        Without anything that was kept it is start().
+        """
+        if not self._is_kept:
+            self.start(socket, paused)
+            return
+        self._connect(socket)
+        if not paused:
+            self.unpause()
 
     def shut_down(self) -> None:
         """The guest's own way: its processes are asked to end, and killed when they do not."""
@@ -139,7 +174,9 @@ class Guest:
         self._stop(0)
 
     def delete(self) -> None:
-        """Remove all that the guest has on disk."""
+        """Drop what the guest has in memory, and remove all that it has on disk."""
+        self.cut_power()
+        self._xenbus.unlink(missing_ok=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -149,10 +186,53 @@ class Guest:
             agent.signal(number)
 
     def _stop(self, grace: float) -> None:
+        self._is_kept = False
         with self._guard:
             agent, self._agent = self._agent, None
         if agent is not None:
             agent.stop(grace)
+
+
+class Guests:
+    """The guests of a pool, by the uuid of their VMs. On which host one runs, if it does, makes no difference to it.
+
+    state: the pool's directory, which exists. agent_command: as in Settings.
+    """
+
+    def __init__(self, state: Path, agent_command: tuple[str, ...], watchdog: Watchdog) -> None:
+        self._directory = state / "guests"
+        # Short names: a socket's path must not be long.
+        self._xenbus = state / "xenbus"
+        for directory in (self._directory, self._xenbus):
+            directory.mkdir(exist_ok=True)
+        self._agent_command = agent_command
+        self._watchdog = watchdog
+        self._guard = threading.Lock()
+        self._guests: dict[str, Guest] = {}
+        self._number = 0
+
+    def of(self, vm_uuid: str) -> Guest:
+        """The guest of a VM; one that was never asked for has not booted yet."""
+        with self._guard:
+            if vm_uuid not in self._guests:
+                self._number += 1
+                xenbus = self._xenbus / str(self._number)
+                directory = self._directory / vm_uuid
+                self._guests[vm_uuid] = Guest(directory, xenbus, self._agent_command, self._watchdog)
+            return self._guests[vm_uuid]
+
+    def forget(self, vm_uuid: str) -> None:
+        """A VM is gone for good: delete what its guest has on disk."""
+        self.of(vm_uuid).delete()
+        with self._guard:
+            del self._guests[vm_uuid]
+
+    def stop(self) -> None:
+        """Kill what is left: the processes of guests whose VMs are suspended."""
+        with self._guard:
+            guests = list(self._guests.values())
+        for guest in guests:
+            guest.cut_power()
 
 
 def _replace(argument: str, meanings: dict[str, str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from .database import Database
 
 _ALWAYS = ("provision", "evacuate", "vm_start", "vm_resume", "vm_migrate")
@@ -27,8 +29,16 @@ POOL_OPERATIONS = (
 """What a pool without high availability allows while nothing else is done to it."""
 
 
+def record_boot(database: Database, host: str) -> None:
+    """Write down that a host boots now, where and as dbsync_slave.ml does."""
+    config = database.get("host", host, "other_config")
+    database.set("host", host, other_config={**config, "boot_time": f"{int(time.time())}."})
+
+
 def update_allowed_operations(database: Database, host: str) -> None:
-    """Recompute a host's `allowed_operations`. It is live, so it never can be powered on."""
+    """Recompute a host's `allowed_operations`."""
     with database.exclusively():
-        enabled = database.get("host", host, "enabled")
-        database.set("host", host, allowed_operations=[*_ALWAYS, *(() if enabled else _DISABLED_ONLY)])
+        record = database.snapshot("host", host)
+        allowed = [*_ALWAYS, *(() if record["enabled"] else _DISABLED_ONLY)]
+        live = database.get("host_metrics", record["metrics"], "live")
+        database.set("host", host, allowed_operations=allowed if live else ["power_on"])

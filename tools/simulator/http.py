@@ -88,8 +88,10 @@ class HttpServer(socketserver.ThreadingTCPServer):
         self._connections: set[socket.socket] = set()
         self._guard = threading.Lock()
         self._stopping = False
+        self._port_guard = threading.Lock()
+        self._is_over = False
         super().__init__(("127.0.0.1", port), RequestHandler)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="http", daemon=True)
+        self._thread = self._acceptor()
 
     @property
     def url(self) -> str:
@@ -102,11 +104,38 @@ class HttpServer(socketserver.ThreadingTCPServer):
 
     def stop(self) -> None:
         """Accept nothing more and cut all connections; calls that run already end by themselves."""
+        with self._port_guard:
+            self._is_over = True
+            self._close()
+
+    def close_port(self) -> None:
+        """As stop(), until open_port(): meanwhile whoever comes is refused."""
+        with self._port_guard:
+            if not self._is_over:
+                self._close()
+                # Bound but not listening, so that nobody else takes the port.
+                self.socket = socket.socket(self.address_family, self.socket_type)
+                self.server_bind()
+
+    def open_port(self) -> None:
+        """Listen again, at the same port; nothing happens after stop()."""
+        with self._port_guard:
+            if not self._is_over:
+                self._stopping = False
+                self.server_activate()
+                self._thread = self._acceptor()
+                self._thread.start()
+
+    def _acceptor(self) -> threading.Thread:
+        return threading.Thread(target=self.serve_forever, args=(0.05,), name="http", daemon=True)
+
+    def _close(self) -> None:
         with self._guard:
-            self._stopping = True
+            was_open, self._stopping = not self._stopping, True
             connections = list(self._connections)
-        self.shutdown()
-        self._thread.join()
+        if was_open:
+            self.shutdown()
+            self._thread.join()
         self.server_close()
         for connection in connections:
             try:

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from .exchange import exchanging
 from .rpc import DecodeError, parse_int64
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ class RequestHandler(BaseHTTPRequestHandler):
     def _answer_call(self, protocol: Protocol) -> None:
         untrusted_body = self._read_body()
         try:
-            answer = protocol.answer(untrusted_body)
+            with exchanging(self.headers.get) as exchange:
+                answer = protocol.answer(untrusted_body)
         except DecodeError:
             raise _RefusedError(500) from None
         self.connection.settimeout(self.server.limits.idle_time)
@@ -213,6 +215,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(answer)))
         self._send_persistence()
         self.send_header("content-type", protocol.content_type)
+        for name, value in exchange.response.items():
+            self.send_header(name, value)
         self.send_header("Access-Control-Allow-Origin", "*")
         self.send_header("Access-Control-Allow-Headers", "X-Requested-With")
         self.end_headers()

@@ -9,14 +9,18 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
-from . import errors, memory, power, storage, tasks, vdis
+from . import errors, memory, placement, power, storage, tasks, vdis
 from .domain import Disk, Domain, Interface, disk_name, disk_position
 from .hypervisor import UNBUILT
+from .machine import Host
 from .model import NULL_REF
 from .state import Context, State
 from .values import now
+
+UPDATED = {"data/updated": "1"}
+"""What xapi writes when a guest finds itself in a new domain, after a migration or a resumption."""
 
 
 def operate(context: Context, vm: str, operation: str) -> contextlib.AbstractContextManager[dict[str, Any]]:
@@ -66,27 +70,51 @@ def _current(context: Context, vm: str, operation: str) -> Iterator[dict[str, An
             power.update_allowed_operations(database, vm)
 
 
-def boot(state: State, vm: str, paused: bool) -> None:
+def boot(state: State, vm: str, host: str | None, paused: bool) -> None:
     """Build a new domain for a VM that has none, and let its guest run.
 
-    ApiError HOST_NOT_ENOUGH_FREE_MEMORY, or INTERNAL_ERROR when the store refuses a node. After any error the VM is as
-    it was before.
+    host: None for whichever placement.py chooses. ApiError HOST_NOT_ENOUGH_FREE_MEMORY, NO_HOSTS_AVAILABLE,
+    HOST_OFFLINE, or INTERNAL_ERROR when the store refuses a node. After any error the VM is as it was before.
     """
     database = state.database
     record = database.record("VM", vm)
-    needed, available = memory.vm_need(record), memory.host_free(database, state.host)
-    if needed > available:
-        raise errors.ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(available))
     for vbd in record["VBDs"]:
         storage.assert_attachable(database, vbd)
+    with placement.reserved(database, vm, host) as chosen:
+        machine = state.live_host(chosen)
+        domid = _built(
+            lambda: machine.hypervisor.create(_describe(state, record, record["VIFs"], record["VBDs"]), paused)
+        )
+        for vif in record["VIFs"]:
+            database.set("VIF", vif, currently_attached=True)
+        for vbd in record["VBDs"]:
+            position = disk_position(database.get("VBD", vbd, "userdevice"))
+            database.set("VBD", vbd, currently_attached=True, device=disk_name(position))
+        if database.exists("VM_guest_metrics", record["guest_metrics"]):
+            database.destroy("VM_guest_metrics", record["guest_metrics"])
+        kind = _domain_type(record)
+        database.set(
+            "VM_metrics",
+            record["metrics"],
+            start_time=now(),
+            VCPUs_number=record["VCPUs_at_startup"],
+            current_domain_type=kind,
+            hvm=kind == "hvm",
+        )
+        # The format is xapi's own affair; only VM.get_boot_record reads it.
+        database.set("VM", vm, last_booted_record=json.dumps({**record, "last_booted_record": ""}))
+        _record_domain(state, vm, machine, domid, "Paused" if paused else "Running")
+
+
+def _built(build: Callable[[], int]) -> int:
+    """The domid of a new domain. ApiError INTERNAL_ERROR when it could not be built."""
     try:
-        domid = state.hypervisor.create(_describe(state, record), paused)
+        return build()
     except Exception as error:
         raise errors.internal_error(f"Xenops_interface.Xenopsd_error([S(Internal_error);S({error})])") from error
-    _record_boot(state, vm, record, domid, "Paused" if paused else "Running")
 
 
-def _describe(state: State, record: dict[str, Any]) -> Domain:
+def _describe(state: State, record: dict[str, Any], vifs: list[str], vbds: list[str]) -> Domain:
     kind = _domain_type(record)
     sizes = {
         "static-max": record["memory_static_max"],
@@ -105,8 +133,8 @@ def _describe(state: State, record: dict[str, Any]) -> Domain:
         bios_strings=record["bios_strings"],
         xenstore_data=record["xenstore_data"],
         has_vendor_device=record["has_vendor_device"],
-        interfaces=[interface(state, vif) for vif in record["VIFs"]],
-        disks=[disk(state, vbd) for vbd in record["VBDs"]],
+        interfaces=[interface(state, vif) for vif in vifs],
+        disks=[disk(state, vbd) for vbd in vbds],
     )
 
 
@@ -136,75 +164,89 @@ def disk(state: State, vbd: str) -> Disk:
     return Disk(disk_position(record["userdevice"]), record["type"], record["mode"])
 
 
-def _record_boot(state: State, vm: str, record: dict[str, Any], domid: int, power_state: str) -> None:
+def _attached(state: State, record: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The VIFs and VBDs that a VM's domain has, or had when it was suspended."""
     database = state.database
-    if database.exists("VM_guest_metrics", record["guest_metrics"]):
-        database.destroy("VM_guest_metrics", record["guest_metrics"])
-    state.guests.follow(domid, vm)
-    # xapi makes this object at once, with or without an agent.
-    guest_metrics = database.create("VM_guest_metrics", last_updated=now(), live=True)
-    kind = _domain_type(record)
-    database.set(
-        "VM_metrics",
-        record["metrics"],
-        start_time=now(),
-        last_updated=now(),
-        memory_actual=record["memory_dynamic_max"],
-        VCPUs_number=record["VCPUs_at_startup"],
-        current_domain_type=kind,
-        hvm=kind == "hvm",
-    )
-    address = database.get("host", state.host, "address")
-    console = database.create("console", VM=vm, protocol="rfb")
-    console_uuid = database.get("console", console, "uuid")
-    database.set("console", console, location=f"https://{address}/console?uuid={console_uuid}")
-    for vif in record["VIFs"]:
-        database.set("VIF", vif, currently_attached=True)
-    for vbd in record["VBDs"]:
-        position = disk_position(database.get("VBD", vbd, "userdevice"))
-        database.set("VBD", vbd, currently_attached=True, device=disk_name(position))
+    vifs = [vif for vif in record["VIFs"] if database.get("VIF", vif, "currently_attached")]
+    return vifs, [vbd for vbd in record["VBDs"] if database.get("VBD", vbd, "currently_attached")]
+
+
+def _record_domain(state: State, vm: str, host: Host, domid: int, power_state: str) -> None:
+    """Write down that a VM is now in a domain that was built for it."""
+    database = state.database
+    host.guests.follow(domid, vm)
+    record = database.record("VM", vm)
+    guest_metrics = record["guest_metrics"]
+    if not database.exists("VM_guest_metrics", guest_metrics):
+        # xapi makes this object at once, with or without an agent.
+        guest_metrics = database.create("VM_guest_metrics", last_updated=now(), live=True)
+    database.set("VM_metrics", record["metrics"], last_updated=now(), memory_actual=record["memory_dynamic_max"])
+    address = database.get("host", host.ref, "address")
+    for console in record["consoles"] or [database.create("console", VM=vm, protocol="rfb")]:
+        uuid = database.get("console", console, "uuid")
+        database.set("console", console, location=f"https://{address}/console?uuid={uuid}")
     database.set(
         "VM",
         vm,
         power_state=power_state,
         domid=domid,
-        resident_on=state.host,
+        resident_on=host.ref,
+        scheduled_to_be_resident_on=NULL_REF,
         guest_metrics=guest_metrics,
         memory_overhead=memory.vm_overhead(record),
         memory_target=record["memory_dynamic_max"],
-        # The format is xapi's own affair; only VM.get_boot_record reads it.
-        last_booted_record=json.dumps({**record, "last_booted_record": ""}),
     )
-    state.guests.refresh(domid)
+    host.guests.refresh(domid)
     power.update_allowed_operations(database, vm)
     vdis.update_disks_of(state, vm)
 
 
-def halt(state: State, vm: str, clean: bool, power_state: str = "Halted") -> None:
-    """End a VM's domain, if it has one.
+def halt(state: State, vm: str, clean: bool) -> None:
+    """End a VM's domain, or drop what a suspended one has kept.
 
     clean: whether the guest shuts down in its own way, or loses its power in the middle of what it does.
-    power_state: what the VM is afterwards.
 
-    ApiError TASK_CANCELLED when the guest was to shut down and somebody has changed his mind.
+    ApiError TASK_CANCELLED when the guest was to shut down and somebody has changed his mind, HOST_OFFLINE when the
+    host has no power where it runs.
     """
-    database = state.database
-    record = database.record("VM", vm)
-    if clean and power_state == "Halted":
+    record = state.database.record("VM", vm)
+    if clean:
         # The guest has been asked, but may still go on.
         tasks.current().check()
+    host = state.host_of(vm)
     if record["domid"] >= 0:
-        state.guests.forget(record["domid"])
-        state.hypervisor.destroy(record["domid"], record["uuid"], clean)
-    for console in record["consoles"]:
-        database.destroy("console", console)
+        host.guests.forget(record["domid"])
+        host.hypervisor.destroy(record["domid"], record["uuid"], clean)
+    else:
+        host.hypervisor.discard(record["uuid"])
+    record_halted(state, vm)
+
+
+def reset(state: State, vm: str) -> None:
+    """Make a VM halted, whatever became of its domain and of its host."""
+    resident = state.hosts.get(state.database.get("VM", vm, "resident_on"))
+    if resident is None or resident.is_up:
+        halt(state, vm, clean=False)
+    else:
+        record_halted(state, vm)
+
+
+def record_halted(state: State, vm: str) -> None:
+    """Write down that a VM has no domain any more, and no memory that was kept."""
+    database = state.database
+    record = database.record("VM", vm)
     for vif in record["VIFs"]:
         database.set("VIF", vif, currently_attached=False)
     for vbd in record["VBDs"]:
-        # A suspended VM keeps its disks: nothing else may attach them.
-        database.set("VBD", vbd, currently_attached=power_state == "Suspended")
-    if power_state == "Halted":
-        drop_image(state, record)
+        database.set("VBD", vbd, currently_attached=False)
+    drop_image(state, record)
+    _record_gone(state, vm, "Halted")
+
+
+def _record_gone(state: State, vm: str, power_state: str) -> None:
+    database = state.database
+    for console in database.get("VM", vm, "consoles"):
+        database.destroy("console", console)
     database.set("VM", vm, power_state=power_state, domid=-1, resident_on=NULL_REF, memory_overhead=0)
     power.update_allowed_operations(database, vm)
     vdis.update_disks_of(state, vm)
@@ -218,10 +260,10 @@ def drop_image(state: State, record: dict[str, Any]) -> None:
 
 
 def suspend(state: State, vm: str) -> None:
-    """End a VM's domain, its memory kept in a VDI of type `suspend`.
+    """End a VM's domain and keep its memory. Its devices stay: nothing else may attach its disks.
 
-    The guest's processes cannot be kept so: they are ended, and begin anew at the resumption. ApiError
-    VM_NO_SUSPEND_SR when there is no SR for the image.
+    The memory is the guest's frozen processes; a VDI of type `suspend` takes the room that it has on a real host.
+    ApiError VM_NO_SUSPEND_SR when there is no SR for that, and as of vdis.create().
     """
     database = state.database
     record = database.record("VM", vm)
@@ -229,24 +271,62 @@ def suspend(state: State, vm: str) -> None:
     sr = next((ref for ref in candidates if database.exists("SR", ref)), None)
     if sr is None:
         raise errors.ApiError("VM_NO_SUSPEND_SR", vm)
-    state.domains.ask(record["domid"], "suspend")
+    host = state.host_of(vm)
     image = vdis.create(state, sr, record["memory_static_max"], name_label="Suspend image", type="suspend")
+    try:
+        host.hypervisor.domains.ask(record["domid"], "suspend")
+        host.guests.refresh(record["domid"])
+        host.guests.forget(record["domid"])
+        host.hypervisor.suspend(record["domid"], record["uuid"])
+    except BaseException:
+        vdis.destroy(state, image)
+        raise
     database.set("VM", vm, suspend_VDI=image)
-    halt(state, vm, clean=True, power_state="Suspended")
+    _record_gone(state, vm, "Suspended")
 
 
-def resume(state: State, vm: str, paused: bool) -> None:
-    """Bring a suspended VM back, in a new domain. Errors as of boot()."""
-    record = state.database.record("VM", vm)
-    boot(state, vm, paused)
+def resume(state: State, vm: str, host: str | None, paused: bool) -> None:
+    """Bring a suspended VM back, in a new domain. host, errors: as of boot()."""
+    database = state.database
+    record = database.record("VM", vm)
+    with placement.reserved(database, vm, host) as chosen:
+        machine = state.live_host(chosen)
+        domid = _built(lambda: machine.hypervisor.resume(_describe(state, record, *_attached(state, record)), paused))
+        _record_domain(state, vm, machine, domid, "Paused" if paused else "Running")
+    machine.hypervisor.domains.tell(domid, UPDATED)
     drop_image(state, record)
-    state.database.set("VM", vm, suspend_VDI=NULL_REF)
+    database.set("VM", vm, suspend_VDI=NULL_REF)
+
+
+def migrate(state: State, vm: str, host: str) -> None:
+    """Move a running VM's guest into a new domain, on another host or on its own.
+
+    ApiError VM_MIGRATE_FAILED, HOST_OFFLINE, HOST_NOT_ENOUGH_FREE_MEMORY: the VM goes on where it was.
+    """
+    database = state.database
+    source, destination = state.host_of(vm), state.live_host(host)
+    with contextlib.ExitStack() as stack:
+        if source is not destination:
+            stack.enter_context(placement.reserved(database, vm, host))
+        domid = database.get("VM", vm, "domid")
+        # What the guest has written until now goes with it.
+        source.guests.refresh(domid)
+        source.guests.forget(domid)
+        record = database.record("VM", vm)
+        domain = _describe(state, record, *_attached(state, record))
+        try:
+            there = source.hypervisor.migrate(domid, record["uuid"], domain, destination.hypervisor)
+        except Exception as error:
+            source.guests.follow(domid, vm)
+            raise errors.ApiError("VM_MIGRATE_FAILED", vm, source.ref, host, type(error).__name__) from error
+        _record_domain(state, vm, destination, there, "Running")
+    destination.hypervisor.domains.tell(there, UPDATED)
 
 
 def pause(state: State, vm: str) -> None:
     """Freeze the guest."""
     record = state.database.record("VM", vm)
-    state.hypervisor.pause(record["domid"], record["uuid"])
+    state.hypervisor_of(vm).pause(record["domid"], record["uuid"])
     state.database.set("VM", vm, power_state="Paused")
     power.update_allowed_operations(state.database, vm)
 
@@ -254,6 +334,6 @@ def pause(state: State, vm: str) -> None:
 def unpause(state: State, vm: str) -> None:
     """Let a frozen guest go on, or one begin that was started paused."""
     record = state.database.record("VM", vm)
-    state.hypervisor.unpause(record["domid"], record["uuid"])
+    state.hypervisor_of(vm).unpause(record["domid"], record["uuid"])
     state.database.set("VM", vm, power_state="Running")
     power.update_allowed_operations(state.database, vm)

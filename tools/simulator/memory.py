@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from . import errors
 from .database import Database
@@ -15,7 +16,7 @@ MOST_VCPUS = 64
 _PAGE_MIB = 4 / 1024
 
 
-def vm_overhead(record: dict[str, object]) -> int:
+def vm_overhead(record: Mapping[str, object]) -> int:
     """What the hypervisor needs for a VM besides the VM's own memory.
 
     Source: ocaml/xapi-idl/memory/memory.ml, for HVM: 2 MiB of its own, shadow pages, and 38 pages a vCPU.
@@ -25,18 +26,18 @@ def vm_overhead(record: dict[str, object]) -> int:
     return (2 + max(1, math.ceil(shadow)) + math.ceil(38 * vcpus * _PAGE_MIB)) * MIB
 
 
-def vm_need(record: dict[str, object]) -> int:
+def vm_need(record: Mapping[str, object]) -> int:
     """What must be free for a VM to start: its dynamic minimum and the overhead."""
     return int(str(record["memory_dynamic_min"])) + vm_overhead(record)
 
 
 def host_free(database: Database, host: str) -> int:
-    """What new domains could have, when all others shrink to their dynamic minimum."""
-    record = database.record("host", host)
+    """What new domains could have, when all others, those to come included, shrink to their dynamic minimum."""
+    record = database.snapshot("host", host)
     total: int = database.get("host_metrics", record["metrics"], "memory_total")
     free = total - int(record["memory_overhead"])
-    for vm in record["resident_VMs"]:
-        resident = database.record("VM", vm)
+    for vm in {*record["resident_VMs"], *database.find("VM", "scheduled_to_be_resident_on", host)}:
+        resident = database.snapshot("VM", vm)
         free -= resident["memory_dynamic_min"] if resident["is_control_domain"] else vm_need(resident)
     return max(0, free)
 

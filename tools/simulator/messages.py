@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import uuid as uuids
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from . import errors
@@ -95,6 +95,21 @@ class Messages:
                 for message in messages
                 if message.row and (since is None or message.moment > since)
             }
+
+    def get(self, ref: str) -> Message | None:
+        """A message as a whole; None when there is none."""
+        with self._database.exclusively():
+            return self._messages.get(ref)
+
+    def all(self) -> dict[str, Message]:
+        """All messages as a whole, by reference, oldest first."""
+        with self._database.exclusively():
+            return dict(self._messages)
+
+    def restore(self, messages: Iterable[Message]) -> None:
+        """Begin with the messages of former times, oldest first. Nobody is told of them."""
+        with self._database.exclusively():
+            self._messages.update((message.ref, message) for message in messages)
 
     def by_uuid(self, uuid: str) -> str:
         """The reference of the message with that uuid. ApiError UUID_INVALID when there is none."""

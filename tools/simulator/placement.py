@@ -1,9 +1,13 @@
-"""Whether a host can run a VM. Source: ocaml/xapi/xapi_vm_helpers.ml, with its order of checks."""
+"""Whether a host can run a VM, and which one does. Source: ocaml/xapi/xapi_vm_helpers.ml, with its order of checks."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from . import errors, memory
 from .database import Database
+from .model import NULL_REF
 
 
 def assert_usable(database: Database, host: str) -> None:
@@ -24,16 +28,56 @@ def assert_can_boot(database: Database, vm: str, host: str, with_memory: bool = 
     assert_usable(database, host)
     assert_sees_storage(database, vm, host)
     for vif in record["VIFs"]:
-        network = database.get("VIF", vif, "network")
-        pifs = database.get("network", network, "PIFs") if database.exists("network", network) else []
-        # A network without any PIF is internal to whichever host its VMs run on.
-        if pifs and all(database.get("PIF", pif, "host") != host for pif in pifs):
-            raise errors.ApiError("VM_REQUIRES_NETWORK", vm, network)
+        assert_sees_network(database, vm, host, database.get("VIF", vif, "network"))
     assert_enough_processors(database, vm, host)
     if with_memory:
-        needed, available = memory.vm_need(record), memory.host_free(database, host)
-        if needed > available:
-            raise errors.ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(available))
+        assert_enough_memory(database, vm, host)
+
+
+def assert_enough_memory(database: Database, vm: str, host: str) -> None:
+    """ApiError HOST_NOT_ENOUGH_FREE_MEMORY when the host has too little for the VM."""
+    needed, available = memory.vm_need(database.snapshot("VM", vm)), memory.host_free(database, host)
+    if needed > available:
+        raise errors.ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(available))
+
+
+def possible_hosts(database: Database, vm: str, with_memory: bool = True) -> list[str]:
+    """The hosts that can run a VM now."""
+    found = []
+    for host in database.refs("host"):
+        with contextlib.suppress(errors.ApiError):
+            assert_can_boot(database, vm, host, with_memory)
+            found.append(host)
+    return found
+
+
+def choose(database: Database, vm: str) -> str:
+    """The host that a VM starts on: the one of its `affinity` if that can run it, else the one with most free memory.
+
+    When none has the memory, one that could run it otherwise: the start itself then fails and says so. ApiError
+    NO_HOSTS_AVAILABLE when none can run it at all.
+    """
+    candidates = possible_hosts(database, vm) or possible_hosts(database, vm, with_memory=False)
+    if not candidates:
+        raise errors.ApiError("NO_HOSTS_AVAILABLE")
+    affinity: str = database.get("VM", vm, "affinity")
+    return affinity if affinity in candidates else max(candidates, key=lambda host: memory.host_free(database, host))
+
+
+@contextlib.contextmanager
+def reserved(database: Database, vm: str, host: str | None) -> Iterator[str]:
+    """While it is entered, a host keeps the memory that a VM needs which is not there yet; gives that host.
+
+    host: None for whichever choose() gives. ApiError HOST_NOT_ENOUGH_FREE_MEMORY, or as of choose().
+    """
+    with database.exclusively():
+        chosen = host or choose(database, vm)
+        assert_enough_memory(database, vm, chosen)
+        database.set("VM", vm, scheduled_to_be_resident_on=chosen)
+    try:
+        yield chosen
+    finally:
+        database.set("VM", vm, scheduled_to_be_resident_on=NULL_REF)
 
 
 def assert_sees_storage(database: Database, vm: str, host: str) -> None:
@@ -43,9 +87,22 @@ def assert_sees_storage(database: Database, vm: str, host: str) -> None:
         if not database.exists("VDI", vdi):
             continue
         sr = database.get("VDI", vdi, "SR")
-        pbds = [database.snapshot("PBD", pbd) for pbd in database.get("SR", sr, "PBDs")]
-        if not any(pbd["host"] == host and pbd["currently_attached"] for pbd in pbds):
+        if not sees(database, host, sr):
             raise errors.ApiError("VM_REQUIRES_SR", vm, sr)
+
+
+def sees(database: Database, host: str, sr: str) -> bool:
+    """Whether a host is connected with a repository."""
+    pbds = [database.snapshot("PBD", pbd) for pbd in database.get("SR", sr, "PBDs")]
+    return any(pbd["host"] == host and pbd["currently_attached"] for pbd in pbds)
+
+
+def assert_sees_network(database: Database, vm: str, host: str, network: str) -> None:
+    """ApiError VM_REQUIRES_NETWORK when a network of a VM does not reach the host."""
+    pifs = database.get("network", network, "PIFs") if database.exists("network", network) else []
+    # A network without any PIF is internal to whichever host its VMs run on.
+    if pifs and all(database.get("PIF", pif, "host") != host for pif in pifs):
+        raise errors.ApiError("VM_REQUIRES_NETWORK", vm, network)
 
 
 def assert_enough_processors(database: Database, vm: str, host: str) -> None:

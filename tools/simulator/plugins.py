@@ -13,7 +13,7 @@ import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from . import errors, xmlrpc
 from .processes import Program
@@ -49,10 +49,14 @@ class Dom0(Protocol):
 
 
 class Plugins:
-    """The plugins of a host. They run in parallel, as many as are called, for as long as they like."""
+    """The plugins of a host. They run in parallel, as many as are called, for as long as they like.
+
+    before: asked before each run, with the names of plugin and function; it may wait, or raise an ApiError instead.
+    """
 
     def __init__(self, dom0: Dom0) -> None:
         self._dom0 = dom0
+        self.before: Callable[[str, str], None] = lambda *names: None  # noqa: ARG005
 
     def call(self, session: str, plugin: str, function: str, arguments: dict[str, str]) -> str:
         """Run a plugin's function and give back its value.
@@ -63,6 +67,7 @@ class Plugins:
         # A name is an entry of the directory or nothing, so it cannot lead anywhere else.
         if plugin not in self._dom0.names():
             raise errors.ApiError("XENAPI_MISSING_PLUGIN", plugin)
+        self.before(plugin, function)
         try:
             ended = self._dom0.run(plugin, xmlrpc.encode_call(function, session, arguments))
         except OSError as error:
@@ -89,12 +94,18 @@ class SimulatedDom0:
     """The plugins in a directory of this machine, which run on this machine.
 
     xenstore_socket: of dom0. A real plugin finds the daemon at the well-known path; libxenstore's own variable
-        XENSTORED_PATH stands for that here, and is the only thing added to a plugin's environment.
+        XENSTORED_PATH stands for that here.
+    python: what stands for the Python packages and the API's socket of dom0 (local_api.py). As PYTHONPATH it is the
+        other thing that is added to a plugin's environment; a plugin whose interpreter ignores it lacks both.
     """
 
-    def __init__(self, directory: Path, xenstore_socket: Path, watchdog: Watchdog) -> None:
+    def __init__(self, directory: Path, xenstore_socket: Path, python: Path, watchdog: Watchdog) -> None:
         self._directory = directory
-        self._environment = {"PATH": PLUGIN_PATH, "XENSTORED_PATH": str(xenstore_socket)}
+        self._environment = {
+            "PATH": PLUGIN_PATH,
+            "XENSTORED_PATH": str(xenstore_socket),
+            "PYTHONPATH": str(python),
+        }
         self._watchdog = watchdog
         self._guard = threading.Lock()
         self._running: set[Program] = set()

@@ -1,11 +1,11 @@
-"""What a fresh simulated pool contains: one host, its storage, its network and its control domain."""
+"""What a fresh simulated pool contains: its hosts, each with its storage, its interface and its control domain."""
 
 from __future__ import annotations
 
 import hashlib
 
 from . import host_power, power
-from .guest_watch import GuestWatch
+from .machine import Host
 from .memory import MIB
 from .state import State
 from .values import now
@@ -19,6 +19,8 @@ _DOM0_MEMORY = 2 * _GIB
 _XEN_MEMORY = 512 * MIB
 _SR_SIZE = 1024 * _GIB
 _ADDRESS = "127.0.0.1"
+"""What all simulated hosts share: only their ports differ."""
+
 _SOFTWARE = {
     "product_brand": "XCP-ng",
     "product_version": "8.3.0",
@@ -63,17 +65,50 @@ _BIOS = {
 }
 
 
-def prepare(state: State) -> None:
-    """Fill an empty database, and lay out dom0's own nodes in XenStore."""
+def prepare(state: State, hosts: list[Host]) -> None:
+    """Fill an empty database with a pool of those hosts, and lay out their dom0s' own nodes in XenStore.
+
+    The first one is the coordinator. With several there is a storage repository that all share, which is the default.
+    """
     database = state.database
-    name = state.settings.host_name
+    for host in hosts:
+        state.hosts[_host(state, host)] = host
+    state.coordinator = hosts[0].ref
+    network = database.create(
+        "network", name_label="Pool-wide network associated with eth0", bridge="xenbr0", managed=True
+    )
+    for host in hosts:
+        _interface(state, host, network)
+    local = [_local_storage(state, host) for host in hosts]
+    default = local[0] if len(hosts) == 1 else _shared_storage(state, hosts)
+    state.pool = database.create(
+        "pool",
+        master=state.coordinator,
+        default_SR=default,
+        suspend_image_SR=default,
+        crash_dump_SR=default,
+        ha_cluster_stack="xhad",
+        cpu_info={name: _CPU[name] for name in ("cpu_count", "socket_count", "vendor", "features_hvm", "features_pv")},
+        restrictions={"restrict_vif_locking": "false", "restrict_pool_attached_storage": "false"},
+        allowed_operations=list(host_power.POOL_OPERATIONS),
+    )
+    for host in hosts:
+        database.set("host", host.ref, suspend_image_sr=default, crash_dump_sr=default)
+        host_power.record_boot(database, host.ref)
+        host_power.update_allowed_operations(database, host.ref)
+        _control_domain(state, host)
+
+
+def _host(state: State, host: Host) -> str:
+    """The record of a host, with its processors; its reference."""
+    database = state.database
     metrics = database.create("host_metrics", live=True, memory_total=_HOST_MEMORY, last_updated=now())
-    host = state.host = database.create(
+    host.ref = database.create(
         "host",
-        name_label=name,
+        name_label=host.name,
         name_description="Simulated host",
-        hostname=name,
-        address=_ADDRESS,
+        hostname=host.name,
+        address=host.address,
         enabled=True,
         metrics=metrics,
         memory_overhead=_XEN_MEMORY,
@@ -81,7 +116,7 @@ def prepare(state: State) -> None:
         API_version_minor=API_VERSION[1],
         API_version_vendor="XenSource",
         capabilities=["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_32p", "hvm-3.0-x86_64"],
-        software_version={**_SOFTWARE, "hostname": name},
+        software_version={**_SOFTWARE, "hostname": host.name},
         API_version_vendor_implementation={},
         cpu_info=_CPU,
         chipset_info={"iommu": "true"},
@@ -92,33 +127,18 @@ def prepare(state: State) -> None:
         sched_policy="credit",
         supported_bootloaders=["pygrub", "eliloader"],
         virtual_hardware_platform_versions=[0, 1, 2],
-        iscsi_iqn=f"iqn.2024-01.example.{name}:0",
+        iscsi_iqn=f"iqn.2024-01.example.{host.name}:0",
         ssl_legacy=False,
     )
     for number in range(int(_CPU["cpu_count"])):
-        _processor(state, number)
-    sr = _storage(state)
-    _network(state)
-    state.pool = database.create(
-        "pool",
-        master=host,
-        default_SR=sr,
-        suspend_image_SR=sr,
-        crash_dump_SR=sr,
-        ha_cluster_stack="xhad",
-        cpu_info={name: _CPU[name] for name in ("cpu_count", "socket_count", "vendor", "features_hvm", "features_pv")},
-        restrictions={"restrict_vif_locking": "false", "restrict_pool_attached_storage": "false"},
-        allowed_operations=list(host_power.POOL_OPERATIONS),
-    )
-    host_power.update_allowed_operations(database, host)
-    database.set("host", host, suspend_image_sr=sr, crash_dump_sr=sr)
-    _control_domain(state)
+        _processor(state, host, number)
+    return host.ref
 
 
-def _processor(state: State, number: int) -> None:
+def _processor(state: State, host: Host, number: int) -> None:
     state.database.create(
         "host_cpu",
-        host=state.host,
+        host=host.ref,
         number=number,
         vendor=_CPU["vendor"],
         speed=int(float(_CPU["speed"])),
@@ -131,7 +151,7 @@ def _processor(state: State, number: int) -> None:
     )
 
 
-def _storage(state: State) -> str:
+def _local_storage(state: State, host: Host) -> str:
     database = state.database
     sr = database.create(
         "SR",
@@ -141,15 +161,23 @@ def _storage(state: State) -> str:
         physical_size=_SR_SIZE,
         sm_config={"devserial": ""},
     )
-    database.create("PBD", host=state.host, SR=sr, device_config={"device": "/dev/sda3"}, currently_attached=True)
+    database.create("PBD", host=host.ref, SR=sr, device_config={"device": "/dev/sda3"}, currently_attached=True)
     return sr
 
 
-def _network(state: State) -> None:
+def _shared_storage(state: State, hosts: list[Host]) -> str:
     database = state.database
-    network = database.create(
-        "network", name_label="Pool-wide network associated with eth0", bridge="xenbr0", managed=True
+    sr = database.create(
+        "SR", name_label="Shared storage", type="nfs", content_type="user", physical_size=_SR_SIZE, shared=True
     )
+    config = {"server": "nfs.example", "serverpath": "/pool"}
+    for host in hosts:
+        database.create("PBD", host=host.ref, SR=sr, device_config=config, currently_attached=True)
+    return sr
+
+
+def _interface(state: State, host: Host, network: str) -> None:
+    database = state.database
     metrics = database.create(
         "PIF_metrics",
         carrier=True,
@@ -160,10 +188,10 @@ def _network(state: State) -> None:
         pci_bus_path="0000:00:03.0",
         last_updated=now(),
     )
-    digest = hashlib.sha256(state.settings.host_name.encode()).digest()
+    digest = hashlib.sha256(host.name.encode()).digest()
     database.create(
         "PIF",
-        host=state.host,
+        host=host.ref,
         network=network,
         device="eth0",
         MAC=bytes([0x02, *digest[:5]]).hex(":"),
@@ -180,20 +208,20 @@ def _network(state: State) -> None:
     )
 
 
-def _control_domain(state: State) -> None:
+def _control_domain(state: State, host: Host) -> None:
     database = state.database
     metrics = database.create(
         "VM_metrics", memory_actual=_DOM0_MEMORY, VCPUs_number=4, current_domain_type="pv", start_time=now()
     )
-    vm = state.control_domain = database.create(
+    vm = database.create(
         "VM",
-        name_label=f"Control domain on host: {state.settings.host_name}",
+        name_label=f"Control domain on host: {host.name}",
         is_control_domain=True,
         power_state="Running",
         domid=0,
         domain_type="pv",
-        resident_on=state.host,
-        affinity=state.host,
+        resident_on=host.ref,
+        affinity=host.ref,
         metrics=metrics,
         memory_static_min=_DOM0_MEMORY,
         memory_static_max=_DOM0_MEMORY,
@@ -205,11 +233,10 @@ def _control_domain(state: State) -> None:
         actions_after_crash="restart",
         has_vendor_device=False,
     )
-    database.set("host", state.host, control_domain=vm)
+    database.set("host", host.ref, control_domain=vm)
     for protocol in ("rfb", "vt100"):
         console = database.create("console", VM=vm, protocol=protocol)
         # By reference, unlike those of guests.
-        database.set("console", console, location=f"https://{_ADDRESS}/console?ref={console}")
+        database.set("console", console, location=f"https://{host.address}/console?ref={console}")
     power.update_allowed_operations(database, vm)
-    state.domains.build_control_domain(database.get("VM", vm, "uuid"))
-    state.guests = GuestWatch(database, state.hypervisor.socket)
+    host.hypervisor.domains.build_control_domain(database.get("VM", vm, "uuid"))

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
+
+from .control import Control
 
 START_TIMEOUT = 30.0
 """Seconds until the simulator must be ready. It needs less than one; this is for a machine that is very busy."""
@@ -30,6 +32,17 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 class SimulatorError(RuntimeError):
     """Raised when the simulator does not start. Its own words are on standard error."""
+
+
+class SimulatedHost(NamedTuple):
+    """A host of a simulated pool. url: HTTPS with --tls, plain_url without. fingerprint: empty without --tls."""
+
+    name: str
+    uuid: str
+    url: str
+    plain_url: str
+    fingerprint: str
+    xenstore_socket: Path
 
 
 class SimulatorProcess:
@@ -143,6 +156,21 @@ class SimulatorProcess:
         return str(self._ready["fingerprint"] or "")
 
     @property
+    def hosts(self) -> list[SimulatedHost]:
+        """The hosts of its pool, which share the rest. The first one began as the coordinator."""
+        return [
+            SimulatedHost(
+                str(host["name"]),
+                str(host["uuid"]),
+                str(host["url"]),
+                str(host["plain_url"]),
+                str(host["fingerprint"] or ""),
+                Path(host["xenstore_socket"]),
+            )
+            for host in self._ready["hosts"]
+        ]
+
+    @property
     def username(self) -> str:
         """Who may log in."""
         return str(self._ready["username"])
@@ -151,6 +179,11 @@ class SimulatorProcess:
     def password(self) -> str:
         """With which password."""
         return str(self._ready["password"])
+
+    @property
+    def control(self) -> Control:
+        """What lets it misbehave, and tells what it was asked (control.py)."""
+        return Control(Path(self._ready["admin_socket"]))
 
     @property
     def xenstore_socket(self) -> Path:

@@ -6,19 +6,29 @@ import base64
 import json
 import sys
 import threading
+from pathlib import Path
 from typing import IO
 
 from agent_protocol.wire import Operation
 
-from . import model, prepared, tls
+from . import admin, certificates, local_api, model, prepared, restart, state_directory
+from .admin import AdminServer
+from .consoles import Consoles
 from .database import Database
 from .dispatch import Dispatcher
+from .faults.answers import truncating
+from .faults.operations import Faults
+from .guest import Guests
 from .handlers import handlers
-from .http import HttpServer
 from .hypervisor import Hypervisor, SimulatedHypervisor
+from .local_api import as_root
+from .machine import Front, Host
+from .persistence import Persistence
 from .protocols import protocols
 from .settings import Settings
 from .state import State
+from .state_directory import Lock, Machine
+from .supporters import over_tcp
 from .watchdog import Watchdog
 from .xenstore.server import StoreServer, Tap, TapRecord, XenStoreServer
 
@@ -59,7 +69,7 @@ class Recorder:
 
 
 class Simulator:
-    """A simulated XenServer.
+    """A simulated pool of XenServers. hosts: its machines, the first of which begins as the coordinator.
 
     start() once, then stop() once; both from the same thread. OSError when the port is taken or a directory cannot be
     made, ValueError when the state directory's path is too long for sockets, or when the packets of a real XenStore
@@ -72,33 +82,36 @@ class Simulator:
         if settings.record_xenstore is not None:
             self._recorder = Recorder(settings.record_xenstore.open("a", encoding="ascii"))
         self._watchdog: Watchdog | None = None
-        self._hypervisor: Hypervisor | None = None
+        self._guests: Guests | None = None
         self._state: State | None = None
-        self._http: HttpServer | None = None
-        self._https: HttpServer | None = None
-        self._certificate: tls.Certificate | None = None
+        self._lock = Lock(settings.state)
+        self._persistence: Persistence | None = None
+        self._faults: Faults | None = None
+        self._admin: AdminServer | None = None
+        self.hosts: list[Host] = []
 
     @property
-    def url(self) -> str:
-        """Where the API is, once started: HTTPS if that is served, plain HTTP otherwise."""
-        return self.plain_url if self._https is None else self._https.url
+    def coordinator(self) -> Host:
+        """The host to begin with, once started."""
+        return self.hosts[0]
 
     @property
-    def plain_url(self) -> str:
-        """Where the API is without TLS, once started."""
-        assert self._http is not None
-        return self._http.url
+    def state(self) -> State:
+        """The pool, once started."""
+        assert self._state is not None
+        return self._state
 
     @property
-    def fingerprint(self) -> str | None:
-        """SHA-256 of the certificate, such as `0A:1B:…`, once started; None without TLS."""
-        return None if self._certificate is None else self._certificate.fingerprint
+    def faults(self) -> Faults:
+        """What can be let go wrong, once started."""
+        assert self._faults is not None
+        return self._faults
 
     @property
-    def xenstore_socket(self) -> str:
-        """dom0's XenStore socket, once started."""
-        assert self._hypervisor is not None
-        return str(self._hypervisor.socket)
+    def admin_socket(self) -> Path:
+        """Where other processes can do that (control.py), once started."""
+        assert self._admin is not None
+        return self._admin.path
 
     def start(self) -> None:
         """Bring everything up. When it returns, the API answers. After an error nothing is left running."""
@@ -110,24 +123,77 @@ class Simulator:
 
     def _start(self) -> None:
         settings = self.settings
+        self._lock.acquire()
         settings.plugin_directory.mkdir(parents=True, exist_ok=True)
         self._build_own_plugin()
         self._watchdog = Watchdog()
-        self._hypervisor = _hypervisor(settings, self._recorder, self._watchdog)
-        self._hypervisor.start()
+        self._guests = Guests(settings.state, settings.agent_command, self._watchdog)
         datamodel = model.load()
-        state = State(settings=settings, model=datamodel, database=Database(datamodel), hypervisor=self._hypervisor)
-        prepared.prepare(state)
-        self._state = state
+        state = self._state = State(settings=settings, model=datamodel, database=Database(datamodel))
         state.events.start()
         state.tasks.start()
-        calls, streams = protocols(Dispatcher(state).answer), handlers(state)
-        if settings.tls:
-            self._certificate = tls.load_or_create(settings.state, settings.host_name)
-            self._https = HttpServer(settings.port, calls, streams, tls=self._certificate.context())
-            self._https.start()
-        self._http = HttpServer(0 if settings.tls else settings.port, calls, streams)
-        self._http.start()
+        if settings.is_kept and settings.hypervisor == "simulated":
+            self._persistence = Persistence(settings.state, datamodel, state.database, state.messages)
+        if self._persistence is not None and self._persistence.load():
+            self._take_over(state, self._watchdog, self._guests)
+        else:
+            for number in range(1, settings.hosts + 1):
+                machine = Machine(number, settings.name_of(number), settings.port if number == 1 else 0, 0)
+                self.hosts.append(self._host(machine, self._watchdog, self._guests))
+                self.hosts[-1].start(state.database)
+            prepared.prepare(state, self.hosts)
+        for host in self.hosts:
+            if host.certificates is not None:
+                certificates.record_host(state.database, host.ref, host.certificates)
+        if self._persistence is not None:
+            state_directory.write_hosts(settings.state, {host.ref: host.machine for host in self.hosts})
+            self._persistence.start()
+        restart.start_automatically(state)
+        self._faults = Faults(state, self._guests)
+        for host in self.hosts:
+            host.listen()
+        self._admin = AdminServer(settings.state / admin.SOCKET_NAME, self._faults)
+        self._admin.start()
+
+    def _take_over(self, state: State, watchdog: Watchdog, guests: Guests) -> None:
+        """Boot the hosts of the pool that the database holds."""
+        settings, database = self.settings, state.database
+        machines = state_directory.read_hosts(settings.state)
+        state.disks.load()
+        (pool,) = database.refs("pool")
+        coordinator = database.get("pool", pool, "master")
+        if not machines.keys() >= {*database.refs("host")}:
+            raise ValueError(f"{settings.state} does not tell the machines of all hosts; nothing was changed")
+        for ref in sorted(database.refs("host"), key=lambda ref: ref != coordinator):
+            machine = machines[ref]
+            if machine.number == 1 and settings.port:
+                machine = machine._replace(port=settings.port, plain_port=0)
+            else:
+                ports = map(state_directory.free_port, (machine.port, machine.plain_port))
+                machine = Machine(machine.number, machine.name, *ports)
+            self.hosts.append(self._host(machine, watchdog, guests))
+            self.hosts[-1].ref = ref
+            self.hosts[-1].start(database)
+        restart.take_over(state, self.hosts)
+
+    def _host(self, machine: Machine, watchdog: Watchdog, guests: Guests) -> Host:
+        settings, state = self.settings, self.state
+        directory = settings.state if machine.number == 1 else settings.state / f"host-{machine.number}"
+
+        def front(host: Host) -> Front:
+            host.hypervisor.plugins.before = lambda *names: state.conditions.plugin(host.ref, *names)
+            answer = Dispatcher(state, host).answer
+            local = as_root(answer, lambda: (state.settings.username, state.settings.password))
+            tcp = over_tcp(state, host, answer)
+            return Front(truncating(protocols(tcp)), handlers(state, host), truncating(protocols(local)))
+
+        return Host(
+            machine,
+            directory,
+            _hypervisor(settings, directory, self._recorder, watchdog, guests),
+            front,
+            with_tls=settings.tls,
+        )
 
     def _build_own_plugin(self) -> None:
         destination = self.settings.plugin_directory / PLUGIN
@@ -140,32 +206,43 @@ class Simulator:
 
     def stop(self) -> None:
         """Take everything down: no process, thread or socket is left."""
-        for http in (self._https, self._http):
-            if http is not None:
-                http.stop()
+        if self._admin is not None:
+            self._admin.stop()
+        if self._state is not None:
+            self._state.conditions.stop()
+        for host in self.hosts:
+            host.hang_up()
         if self._state is not None:
             self._state.tasks.stop()
             self._state.events.stop()
-        if self._hypervisor is not None:
-            self._hypervisor.stop()
+        for host in self.hosts:
+            host.stop()
+        if self._guests is not None:
+            self._guests.stop()
         if self._watchdog is not None:
             # Kills what a call that was still under way has started meanwhile.
             self._watchdog.close()
         if self._recorder is not None:
             self._recorder.close()
+        if self._persistence is not None:
+            self._persistence.stop()
+        if self._state is not None:
+            self._state.disks.close()
+        self._lock.release()
 
 
-def _hypervisor(settings: Settings, tap: Tap | None, watchdog: Watchdog) -> Hypervisor:
+def _hypervisor(settings: Settings, directory: Path, tap: Tap | None, watchdog: Watchdog, guests: Guests) -> Hypervisor:
     if settings.hypervisor == "simulated":
-        return SimulatedHypervisor(settings, _store(settings, tap), watchdog)
+        python = local_api.python_path(directory / local_api.DIRECTORY)
+        store, consoles = _store(settings, directory / "xenstore", tap), Consoles(directory / "consoles")
+        return SimulatedHypervisor(settings, store, python, consoles, watchdog, guests)
     # Imported here, as below.
     from tools.labs.xen.hypervisor import XenHypervisor
 
-    return XenHypervisor(settings.state / "xen", "xenstored" if settings.xenstore == "simulated" else settings.xenstore)
+    return XenHypervisor(directory / "xen", "xenstored" if settings.xenstore == "simulated" else settings.xenstore)
 
 
-def _store(settings: Settings, tap: Tap | None) -> StoreServer:
-    directory = settings.state / "xenstore"
+def _store(settings: Settings, directory: Path, tap: Tap | None) -> StoreServer:
     if settings.xenstore == "simulated":
         return XenStoreServer(directory, tap)
     # Imported here: what needs Debian and a C compiler is not needed by anybody else.

@@ -23,12 +23,18 @@ GUEST_STOP_TIMEOUT = 5.0
 """Seconds that a guest's processes have to end by themselves when the guest shuts down; then they are killed."""
 
 
+MAX_HOSTS = 16
+"""How many hosts a simulated pool can have."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that distinguishes one simulated XenServer from another.
 
-    state: an existing directory for guests, sockets, plugins and logs.
-    port: of 127.0.0.1; 0 for any that is free.
+    state: an existing directory for guests, sockets, plugins and logs. is_kept: whether the pool is kept there, and
+        another simulator finds it again (persistence.py); then number and names of the hosts are as they were. Not
+        under "xen".
+    port: of 127.0.0.1, for the first host; 0 for any that is free. Further hosts take any that are free.
     tls: serve HTTPS at `port`, with a certificate of the host's own (tls.py), and plain HTTP at any port that is free.
     username, password: what session.login_with_password accepts.
     plugins: the dom0 plugins, by default below `state`.
@@ -38,8 +44,10 @@ class Settings:
         root directory, `{socket}` the path of its XenStore socket and `{store}` the same as an address, `unix:PATH`.
     record_xenstore: a file for one JSON line per XenStore packet, or None. Only with the simulated daemon.
     xenstore: the daemon. Under a real Xen it is a real one: xenstored, unless oxenstored is asked for.
-    hypervisor: under "xen", plugins, agents and their directories are those of its own dom0 and guests, and what is
-        said here about them, and record_xenstore, does not count.
+    host_name: of the first host. hosts: how many there are; the first one begins as the pool's coordinator.
+    hypervisor: under "xen", there is one host; plugins, agents and their directories are those of its own dom0 and
+        guests, and what is said here about them, and record_xenstore, does not count.
+    ValueError for a number of hosts that cannot be.
     """
 
     state: Path
@@ -55,6 +63,18 @@ class Settings:
     record_xenstore: Path | None = None
     xenstore: XenStore = "simulated"
     hypervisor: HypervisorKind = "simulated"
+    hosts: int = 1
+    is_kept: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.hosts <= MAX_HOSTS:
+            raise ValueError(f"a simulated pool has 1 to {MAX_HOSTS} hosts")
+        if self.hosts > 1 and self.hypervisor != "simulated":
+            raise ValueError("a pool of several hosts needs the simulated hypervisor")
+
+    def name_of(self, number: int) -> str:
+        """The name of a host: `simulated-2` is the second one when the first is `simulated-1`."""
+        return self.host_name if number == 1 else f"{self.host_name.removesuffix('-1')}-{number}"
 
     @property
     def plugin_directory(self) -> Path:

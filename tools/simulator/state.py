@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
-from . import tasks
+from . import errors, tasks
 from .database import Database
 from .disks import Disks
 from .domain import DomainTree
 from .events import Events
-from .guest_watch import GuestWatch
+from .faults.conditions import Conditions
 from .hypervisor import Hypervisor
+from .machine import Host
 from .messages import Messages
 from .model import Model
 from .plugins import Plugins
@@ -24,44 +26,58 @@ from .turns import Turn
 class State:
     """The parts of a simulated pool.
 
-    pool, host, control_domain: references into the database.
+    hosts: its machines, by reference. pool, coordinator: references into the database.
     disks: the bytes of virtual disks. open_consoles: those that clients see, one entry each.
-    local_sessions: logins to the host itself, which are in no database.
-    guests: follows what guests write into XenStore, once the pool is prepared.
+    conditions: what tests let go wrong. changing_hosts: held by what changes hosts' power or roles (hosts.py).
     """
 
     settings: Settings
     model: Model
     database: Database
-    hypervisor: Hypervisor
+    hosts: dict[str, Host] = field(default_factory=dict)
     pool: str = ""
-    host: str = ""
-    control_domain: str = ""
-    guests: GuestWatch = field(init=False)
+    coordinator: str = ""
     disks: Disks = field(init=False)
     open_consoles: list[str] = field(default_factory=list)
+    changing_hosts: Any = field(default_factory=threading.RLock)
     messages: Messages = field(init=False)
     events: Events = field(init=False)
     tasks: Tasks = field(init=False)
-    local_sessions: set[str] = field(default_factory=set)
+    conditions: Conditions = field(init=False)
     _turns: dict[str, Turn] = field(default_factory=dict)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        self.conditions = Conditions(self.model, self.database)
         self.messages = Messages(self.database)
         self.events = Events(self.model, self.database, self.messages)
-        self.tasks = Tasks(self.database, lambda: self.host, self.settings.completed_task_timeout)
+        self.tasks = Tasks(self.database, lambda: self.coordinator, self.settings.completed_task_timeout)
         self.disks = Disks(self.settings.state / "disks")
 
-    @property
-    def domains(self) -> DomainTree:
-        """The domains' nodes in XenStore."""
-        return self.hypervisor.domains
+    def live_host(self, ref: str) -> Host:
+        """A host's machine. ApiError HANDLE_INVALID when there is none, HOST_OFFLINE when it has no power."""
+        self.database.record("host", ref)
+        host = self.hosts[ref]
+        if not host.is_up:
+            raise errors.ApiError("HOST_OFFLINE", ref)
+        return host
 
-    @property
-    def plugins(self) -> Plugins:
-        """The plugins of dom0."""
-        return self.hypervisor.plugins
+    def host_of(self, vm: str) -> Host:
+        """The machine that a VM runs on; the coordinator for one that runs nowhere. ApiError as of live_host()."""
+        resident = self.database.get("VM", vm, "resident_on")
+        return self.live_host(resident if resident in self.hosts else self.coordinator)
+
+    def hypervisor_of(self, vm: str) -> Hypervisor:
+        """What carries a VM's domain; the coordinator's for a VM that runs nowhere. ApiError as of live_host()."""
+        return self.host_of(vm).hypervisor
+
+    def domains_of(self, vm: str) -> DomainTree:
+        """The nodes of the domains among which a VM's is. ApiError as of live_host()."""
+        return self.hypervisor_of(vm).domains
+
+    def plugins(self, host: str) -> Plugins:
+        """The plugins of a host's dom0. ApiError as of live_host()."""
+        return self.live_host(host).hypervisor.plugins
 
     def turn(self, vm: str) -> Turn:
         """Held by the operation that has the VM's turn; others wait for it."""
@@ -71,10 +87,11 @@ class State:
 
 @dataclass(frozen=True)
 class Context:
-    """What a call knows besides its arguments."""
+    """What a call knows besides its arguments. host: the one that was called."""
 
     state: State
     session: str
+    host: Host
 
     @property
     def task(self) -> str:

@@ -26,10 +26,15 @@ ALLOCATION = 4 * 1024 * 1024
 REPOSITORY_SIZE = 1024 * 1024**3
 """Bytes of a repository about which nothing else is said."""
 
-DRIVERS = {"ext": ("device",), "nfs": ("server", "serverpath"), "file": ("location",)}
+DRIVERS = {
+    "ext": ("device",),
+    "nfs": ("server", "serverpath"),
+    "file": ("location",),
+    "iscsi": ("target", "targetIQN"),
+}
 """The types of repository, and what each must be told in PBD.device_config."""
 
-_MISSING = {"device": 90, "server": 101, "serverpath": 102, "location": 91}
+_MISSING = {"device": 90, "server": 101, "serverpath": 102, "location": 91, "target": 95, "targetIQN": 96}
 """The number of the error for each of them."""
 
 _LIVE = frozenset({"snapshot", "clone", "resize_online", "mirror", "enable_cbt", "disable_cbt", "blocked", "revert"})
@@ -96,7 +101,8 @@ def is_plugged(state: State, sr: str) -> bool:
 
 
 def assert_plugged(state: State, sr: str) -> None:
-    """ApiError SR_HAS_NO_PBDS when no host is connected with the repository."""
+    """ApiError SR_HAS_NO_PBDS when no host is connected with the repository, or what it says when it is broken."""
+    state.conditions.repositories.check(sr)
     if not is_plugged(state, sr):
         raise errors.ApiError("SR_HAS_NO_PBDS", sr)
 
@@ -252,6 +258,7 @@ def create(state: State, sr: str, virtual_size: int, **fields: Any) -> str:
     size = _rounded(max(virtual_size, 1))
     with state.turn(sr):
         # There must be room for the disk, although it takes none as long as it is empty.
+        _assert_not_full(state, record["uuid"])
         if size > record["physical_size"] - record["physical_utilisation"]:
             raise no_space()
         if size > MAX_SIZE:
@@ -262,6 +269,17 @@ def create(state: State, sr: str, virtual_size: int, **fields: Any) -> str:
         vdi = database.create("VDI", uuid=name, location=name, SR=sr, managed=True, sm_config=config, **fields)
         refresh(state, sr)
     return vdi
+
+
+def _assert_not_full(state: State, uuid: str) -> None:
+    if state.disks.is_full(uuid):
+        raise no_space()
+
+
+def create_like(state: State, vdi: str, sr: str) -> str:
+    """A new disk, empty, with the size, the name and the settings of another one. ApiError as of create()."""
+    source = state.database.record("VDI", vdi)
+    return create(state, sr, source["virtual_size"], **{name: source[name] for name in _KEPT_BY_COPIES})
 
 
 def _rounded(size: int) -> int:
@@ -277,6 +295,7 @@ def branch(state: State, vdi: str, driver_params: dict[str, str], snapshot: bool
     if snapshot:
         fields.update(is_a_snapshot=True, snapshot_time=now())
     with state.turn(source["SR"]):
+        _assert_not_full(state, database.get("SR", source["SR"], "uuid"))
         shared, name = str(uuids.uuid4()), str(uuids.uuid4())
         state.disks.branch(source["location"], shared, name)
         other = database.create("VDI", uuid=name, location=name, SR=source["SR"], managed=True, **fields)
@@ -296,8 +315,7 @@ def copy(state: State, vdi: str, sr: str, base: str, into: str) -> str:
     source = assert_allowed(state, vdi, "copy")
     made = not database.exists("VDI", into)
     if made:
-        fields = {name: source[name] for name in _KEPT_BY_COPIES}
-        into = create(state, sr, source["virtual_size"], **fields)
+        into = create_like(state, vdi, sr)
     try:
         destination = database.record("VDI", into)
         if destination["read_only"]:
@@ -345,6 +363,7 @@ def resize(state: State, vdi: str, size: int) -> None:
     if _rounded(size) > MAX_SIZE:
         raise invalid_size("VDI size must be between 1 MB and 2088960 MB")
     with state.turn(record["SR"]):
+        _assert_not_full(state, state.database.get("SR", record["SR"], "uuid"))
         state.disks.resize(record["location"], _rounded(size))
         refresh(state, record["SR"])
 
@@ -365,7 +384,8 @@ def attached(state: State, vdi: str, mode: str) -> Iterator[str]:
     mode: RO or RW. ApiError VDI_IN_USE when others have it attached, SR_HAS_NO_PBDS, SR_BACKEND_FAILURE_46 when there
     are no bytes behind it.
     """
-    database, vm = state.database, state.control_domain
+    database = state.database
+    vm = database.get("host", state.coordinator, "control_domain")
     record = database.record("VDI", vdi)
     assert_plugged(state, record["SR"])
     if not state.disks.exists(record["location"]):

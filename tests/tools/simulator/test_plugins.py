@@ -48,6 +48,7 @@ def test_what_a_plugin_is_given(run: Any, session: XenAPI.Session, simulator: Si
     assert environment == {
         "PATH": "/sbin:/usr/sbin:/bin:/usr/bin",
         "XENSTORED_PATH": str(simulator.xenstore_socket),
+        "PYTHONPATH": str(simulator.state / "dom0/python"),
     }
     assert facts == [2, session.handle, {"a": "<&>\"' ü", "empty": ""}, "function", ""]
 

@@ -239,11 +239,14 @@ def test_power_states(session: XenAPI.Session, simulator: SimulatorProcess, vm: 
     assert vm.get_domid() == "-1"
     image = vm.get_suspend_VDI()
     assert session.xenapi.VDI.get_type(image) == "suspend"
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     vm.resume(False, False)
     assert int(vm.get_domid()) > int(domid)
     assert vm.get_suspend_VDI() == NULL
     assert failure(session.xenapi.VDI.get_record, image)[0] == "HANDLE_INVALID"
-    booted(simulator, vm, 2)
+    # The same agent goes on.
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S")
+    booted(simulator, vm, 1)
     vm.pause()
     vm.hard_shutdown()
     refused_in("halted")

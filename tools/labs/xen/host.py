@@ -20,7 +20,7 @@ COMMAND_SECONDS = 60.0
 """For a command in dom0 or in a guest that is not told another time."""
 
 CREATE_SECONDS = 90.0
-"""For `xl create`: it takes three to five."""
+"""For `xl create`, and for `xl save` and `xl restore`: each takes three to five."""
 
 SHUTDOWN_SECONDS = 60.0
 """How long a guest may take to shut down by itself: it takes two. Then it is destroyed."""
@@ -28,6 +28,24 @@ SHUTDOWN_SECONDS = 60.0
 _PATH = f"/usr/lib/xen-{images.XEN}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GUESTS = "/guests"
 """Where dom0 keeps each guest's disk, by VM uuid, and the configuration that xl reads."""
+
+_IMAGES = "/images"
+"""Where dom0 keeps the memory of guests that are suspended, by VM uuid: on a disk, since dom0 has little memory."""
+
+_MOVE = """\
+pipe=$1 old=$2 configuration=$3 seconds=$4
+mkfifo "$pipe" || exit 1
+timeout "$seconds" xl restore -e -p "$configuration" "$pipe" &
+# Paused, not destroyed: when the other end fails, the guest goes on here.
+timeout "$seconds" xl save -p "$old" "$pipe"
+saved=$?
+wait $!
+restored=$?
+rm -f "$pipe"
+[ "$saved" = 0 ] && [ "$restored" = 0 ]
+"""
+"""Carries a domain's memory into another through a pipe, so that dom0 need not hold it. An end that dies ends the
+other, unless it has not opened the pipe: hence the timeouts."""
 
 _CONFIGURATION = """\
 name="{uuid}"
@@ -58,13 +76,7 @@ class _LaidOut(DomainTree):
         """As above."""
 
     def ask(self, domid: int, request: str) -> None:
-        """Whoever ends the domain asks the real kernel, and waits until it has done as it was asked.
-
-        LabError for `suspend`: the lab has no place for a guest's memory.
-        """
-        del domid
-        if request == "suspend":
-            raise LabError("the lab cannot suspend guests")
+        """Whoever ends or suspends the domain asks the real kernel, and waits until it has done as it was asked."""
 
 
 class XenHost:
@@ -96,6 +108,54 @@ class XenHost:
         self.put(f"{folder}/configuration", configuration.encode("ascii"))
         # -e: nobody waits for the domain's end; that is for whoever created it. Paused: it must find its nodes.
         self._sh(f"xl create -q -e -p {folder}/configuration", CREATE_SECONDS)
+        return self._furnish(domain, paused)
+
+    def suspend(self, domid: int, vm_uuid: str) -> None:
+        """End a domain and keep its memory, until resume() or discard().
+
+        When that fails, no memory is kept, and the guest goes on where it was.
+        """
+        image = f"{_IMAGES}/{vm_uuid}"
+        try:
+            self._sh(f"xl save {domid} {image}", CREATE_SECONDS)
+        except LabError:
+            self._sh(f"rm -f {image}")
+            raise
+        self.domains.remove(domid, vm_uuid)
+
+    def resume(self, domain: Domain, paused: bool = False) -> int:
+        """A new domain with the memory that suspend() kept; its domid. The domid and memory of `domain` are ignored.
+
+        When that fails, the memory is still kept.
+        """
+        self._sh(f"xl restore -e -p {_GUESTS}/{domain.uuid}/configuration {_IMAGES}/{domain.uuid}", CREATE_SECONDS)
+        domid = self._furnish(domain, paused)
+        self.discard(domain.uuid)
+        return domid
+
+    def discard(self, vm_uuid: str) -> None:
+        """Drop the memory that is kept of a VM, if there is any."""
+        self._sh(f"rm -f {_IMAGES}/{vm_uuid}")
+
+    def migrate(self, domid: int, domain: Domain) -> int:
+        """Move a running guest into a new domain of this host; its domid.
+
+        The guest stands still meanwhile, some seconds: Debian's Xen is built without shadow paging, and cannot tell
+        which pages a guest without hardware's help has changed (`xl migrate` fails to "enable logdirty"). When that
+        fails, the guest goes on where it was.
+        """
+        folder = f"{_GUESTS}/{domain.uuid}"
+        move = ["/bin/sh", "-c", _MOVE, "sh", f"{folder}/pipe", str(domid), f"{folder}/configuration"]
+        done = self.run([*move, f"{CREATE_SECONDS:g}"], 2 * CREATE_SECONDS)
+        if done.status != 0:
+            self.unpause(domid)
+            raise LabError(f"domain {domid} cannot be moved: {done.errors.decode('utf-8', 'replace')}")
+        # First, since libxl takes the VM's own nodes along with any domain of it.
+        self.destroy(domid, domain.uuid)
+        return self._furnish(domain, paused=False)
+
+    def _furnish(self, domain: Domain, paused: bool) -> int:
+        """Lay out the nodes of a domain that xl has just built, and let it run; its domid."""
         domid = int(self._sh(f"xl domid {domain.uuid}"))
         try:
             self.domains.build(replace(domain, domid=domid))
@@ -129,8 +189,8 @@ class XenHost:
         self._sh(f"xl unpause {domid}")
 
     def forget(self, vm_uuid: str) -> None:
-        """Remove a guest's disk."""
-        self._sh(f"rm -rf {_GUESTS}/{vm_uuid}")
+        """Remove a guest's disk, and what is kept of its memory."""
+        self._sh(f"rm -rf {_GUESTS}/{vm_uuid} {_IMAGES}/{vm_uuid}")
 
     def list(self) -> dict[int, str]:
         """All domains: domid, and state as `xl list` shows it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from tools.labs.cache import LabError
 from tools.simulator.domain import Domain, DomainTree
 from tools.simulator.errors import internal_error
+from tools.simulator.hypervisor import Hypervisor
 from tools.simulator.plugins import PLUGIN_PATH, Ended, Plugins
 
 from .lab import Daemon, XenLab
@@ -65,8 +66,9 @@ class XenHypervisor:
         except LabError as error:
             raise OSError(str(error)) from error
 
-    def stop(self) -> None:
-        """Switch the machine off, with all guests."""
+    def stop(self, clean: bool = True) -> None:
+        """Switch the machine off, with all guests, which never are asked."""
+        del clean
         self.lab.stop()
 
     def create(self, domain: Domain, paused: bool) -> int:
@@ -90,6 +92,25 @@ class XenHypervisor:
         del vm_uuid
         self.lab.host.unpause(domid)
 
+    def suspend(self, domid: int, vm_uuid: str) -> None:
+        """End a domain, its memory kept in dom0."""
+        self.lab.host.suspend(domid, vm_uuid)
+
+    def resume(self, domain: Domain, paused: bool) -> int:
+        """Build a new domain with the memory that is kept."""
+        return self.lab.host.resume(domain, paused)
+
+    def discard(self, vm_uuid: str) -> None:
+        """Drop the memory that is kept."""
+        self.lab.host.discard(vm_uuid)
+
+    def migrate(self, domid: int, vm_uuid: str, domain: Domain, destination: Hypervisor) -> int:
+        """Move a guest into a new domain. LabError unless the destination is this lab: there is no other one's."""
+        del vm_uuid
+        if destination is not self:
+            raise LabError("a guest of the lab can be moved within its host only")
+        return self.lab.host.migrate(domid, domain)
+
     def forget(self, vm_uuid: str) -> None:
-        """Remove the guest's disk."""
+        """Remove the guest's disk, and memory that is kept."""
         self.lab.host.forget(vm_uuid)

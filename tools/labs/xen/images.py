@@ -194,6 +194,9 @@ _SYSTEM_FILES = {
 _DISK_SIZE = "16M"
 """Of a guest's own disk: its changes to the system."""
 
+_SPACE_SIZE = "1G"
+"""Of dom0's own disk: the memory of five suspended guests."""
+
 _HERE = Path(__file__).resolve().parent
 _CHECKOUT = _HERE.parents[2]
 _CODE_OF_GUESTS = ("agent_protocol", "guest_agent")
@@ -207,13 +210,15 @@ class Images:
     """Files to boot from, all to be left as they are.
 
     hypervisor: a multiboot file. kernel: of dom0, and of the guests. dom0: parts of its initramfs, in this order.
-    system: the file system that dom0 and guests share, and read only. tools: a tree with QEMU in it, see tool().
+    system: the file system that dom0 and guests share, and read only. space: an empty one for dom0, to be given a copy
+    of. tools: a tree with QEMU in it, see tool().
     """
 
     hypervisor: Path
     kernel: Path
     dom0: tuple[Path, ...]
     system: Path
+    space: Path
     tools: Path
 
     def tool(self, name: str, *arguments: str) -> list[str]:
@@ -227,7 +232,8 @@ def build() -> Images:
     debian = _debian(tools, packages)
     project = _project(debian, packages)
     dom0 = (debian / "dom0.cpio", project)
-    return Images(debian / "xen.elf", debian / "vmlinux", dom0, debian / "system.ext4", tools)
+    disks = debian / "system.ext4", debian / "space.ext4"
+    return Images(debian / "xen.elf", debian / "vmlinux", dom0, *disks, tools)
 
 
 def _debian(tools: Path, packages: Path) -> Path:
@@ -251,6 +257,7 @@ def _debian(tools: Path, packages: Path) -> Path:
             shutil.copyfile(directory / "vmlinux", root / "lab/vmlinux")
             _file_system(tools, root / "lab/disk.ext4", _DISK_SIZE, "-b", "1024", "-J", "size=1")
             _file_system(tools, directory / "system.ext4", "256M", "-O", "^has_journal", "-d", str(root))
+            _file_system(tools, directory / "space.ext4", _SPACE_SIZE, "-O", "^has_journal")
 
     return kept("xen", f"debian-{named}", make)
 

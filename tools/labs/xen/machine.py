@@ -70,8 +70,9 @@ class Machine:
             *("-accel", "tcg,thread=multi", "-cpu", "max,-smap,-rdtscp", "-smp", "2", "-m", str(MEMORY)),
             *("-kernel", str(images.hypervisor), "-append", _XEN),
             *("-initrd", f"{images.kernel} {_LINUX},{initramfs}"),
-            # What is written goes to a file of QEMU's own that has no name; nothing is written.
+            # What is written goes to a file of QEMU's own that has no name.
             *("-drive", f"file={images.system},format=raw,if=ide,snapshot=on"),
+            *("-drive", f"file={images.space},format=raw,if=ide,snapshot=on"),
             # The machine reaches nothing outside, and is reached by this machine only.
             *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:{_DOOR}"),
             *("-device", "e1000,netdev=net,romfile="),

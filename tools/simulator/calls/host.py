@@ -9,7 +9,6 @@ from typing import Any
 
 from .. import errors, host_power, memory, values
 from ..generic import generic_calls
-from ..model import NULL_REF
 from ..state import Context
 from .table import call
 from .vm_guest import data_source
@@ -21,8 +20,7 @@ _HOSTNAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?\Z")
 @call("host.call_plugin")
 def call_plugin(context: Context, host: str, plugin: str, fn: str, args: dict[str, str]) -> str:
     """Run a dom0 plugin on that host."""
-    context.database.record("host", host)
-    return context.state.plugins.call(context.session, plugin, fn, args)
+    return context.state.plugins(host).call(context.session, plugin, fn, args)
 
 
 @call("host.compute_free_memory")
@@ -75,80 +73,6 @@ def get_management_interface(context: Context, host: str) -> str:
     return managing
 
 
-# Power and evacuation
-
-
-def _assert_disabled(context: Context, host: str) -> None:
-    if context.database.get("host", host, "enabled"):
-        raise errors.ApiError("HOST_NOT_DISABLED")
-
-
-def _guests(context: Context, host: str) -> list[str]:
-    database = context.database
-    vms = database.get("host", host, "resident_VMs")
-    return [vm for vm in vms if not database.get("VM", vm, "is_control_domain")]
-
-
-def _assert_empty(context: Context, host: str) -> None:
-    guests = _guests(context, host)
-    if guests:
-        raise errors.ApiError("HOST_IN_USE", host, "VM", guests[0])
-
-
-@call("host.reboot", "host.shutdown")
-def reboot(context: Context, host: str) -> None:
-    """Refuse in xapi's order what xapi refuses. A host that is disabled and empty would go, but a simulated pool has
-    no other one that could say so: NOT_IMPLEMENTED."""
-    _assert_disabled(context, host)
-    _assert_empty(context, host)
-    raise errors.not_implemented("host.reboot, host.shutdown: stop the simulator instead")
-
-
-@call("host.power_on")
-def power_on(context: Context, host: str) -> None:
-    """Switch a host on; the only one here is on."""
-    context.database.record("host", host)
-    raise errors.ApiError("HOST_IS_LIVE", host)
-
-
-@call("host.declare_dead")
-def declare_dead(context: Context, host: str) -> None:
-    """Say that a host is gone for good; the only one here is not."""
-    context.database.record("host", host)
-    raise errors.ApiError("HOST_IS_LIVE", host)
-
-
-@call("host.destroy")
-def destroy(context: Context, self: str) -> None:
-    """Forget a host; the pool's coordinator cannot forget itself."""
-    context.database.record("host", self)
-    raise errors.ApiError("HOST_CANNOT_DESTROY_SELF", self)
-
-
-@call("host.get_vms_which_prevent_evacuation")
-def get_vms_which_prevent_evacuation(context: Context, self: str) -> dict[str, list[str]]:
-    """The VMs that could not be moved elsewhere, each with the error: all, where there is no elsewhere."""
-    return {vm: ["NO_HOSTS_AVAILABLE", vm] for vm in _guests(context, self)}
-
-
-@call("host.assert_can_evacuate")
-def assert_can_evacuate(context: Context, host: str) -> None:
-    """Nothing, or the errors of all VMs that could not be moved elsewhere."""
-    obstacles = get_vms_which_prevent_evacuation(context, host)
-    if obstacles:
-        raise errors.ApiError("CANNOT_EVACUATE_HOST", "|".join(",".join(error) for error in obstacles.values()))
-
-
-@call("host.evacuate")
-def evacuate(context: Context, host: str, network: str, evacuate_batch_size: int) -> None:
-    """Move all VMs elsewhere: nothing to do on an empty host, and nowhere to go from any other."""
-    if network != NULL_REF:
-        context.database.record("network", network)
-    if evacuate_batch_size < 0:
-        raise errors.invalid_value("evacuate_batch_size", str(evacuate_batch_size))
-    assert_can_evacuate(context, host)
-
-
 @call("host.get_uncooperative_resident_VMs")
 def get_uncooperative_resident_vms(context: Context, self: str) -> list[str]:
     """The VMs that do not give memory back when they should; xapi never names any now."""
@@ -159,8 +83,7 @@ def get_uncooperative_resident_vms(context: Context, self: str) -> list[str]:
 @call("host.is_in_emergency_mode")
 def is_in_emergency_mode(context: Context) -> bool:
     """Whether the host has lost its coordinator."""
-    del context
-    return False
+    return context.host.is_lost
 
 
 # What it is called, and what it can do

@@ -1,10 +1,10 @@
-"""The pool, which has one host. Source: ocaml/xapi/xapi_pool.ml."""
+"""The pool and the roles of its hosts. Source: ocaml/xapi/xapi_pool.ml."""
 
 from __future__ import annotations
 
 import socket
 
-from .. import errors
+from .. import errors, hosts
 from ..state import Context
 from .table import call
 
@@ -41,22 +41,48 @@ def join(context: Context, master_address: str, master_username: str, master_pas
 
 @call("pool.eject")
 def eject(context: Context, host: str) -> None:
-    """Put a host out of the pool; the coordinator cannot go."""
-    context.database.record("host", host)
-    raise errors.operation_not_allowed("Cannot eject the pool coordinator")
+    """Put a host out of the pool, with its local storage; the coordinator cannot go.
+
+    A real host begins anew as a pool of its own. Here a process is one pool: the host is switched off.
+    """
+    record = context.database.record("host", host)
+    if host == context.state.coordinator:
+        raise errors.operation_not_allowed("Cannot eject the pool coordinator")
+    if len(record["resident_VMs"]) > 1:
+        raise errors.operation_not_allowed("Cannot eject a host on which VMs run")
+    context.state.live_host(host)
+    hosts.remove_host(context.state, host)
 
 
 @call("pool.designate_new_master")
 def designate_new_master(context: Context, host: str) -> None:
-    """Choose another coordinator; nothing happens when it is the one."""
-    context.database.record("host", host)
+    """Choose another coordinator; nothing happens when it is the one. All sessions end, the caller's too."""
+    hosts.change_coordinator(context.state, host)
+
+
+@call("pool.emergency_transition_to_master")
+def emergency_transition_to_master(context: Context) -> None:
+    """Let the host that is called take over from a coordinator that is gone. The others must still be told."""
+    hosts.change_coordinator(context.state, context.host.ref)
+
+
+@call("pool.emergency_reset_master")
+def emergency_reset_master(context: Context, master_address: str) -> None:
+    """Tell the host that is called where the coordinator is. If it is not there, the host has none."""
+    database, coordinator = context.database, context.state.coordinator
+    if context.host.ref == coordinator:
+        raise errors.operation_not_allowed("This host is the pool coordinator")
+    found = master_address == database.get("host", coordinator, "address")
+    context.host.is_lost = not (found and context.state.hosts[coordinator].is_up)
 
 
 @call("pool.recover_slaves")
 def recover_slaves(context: Context) -> list[str]:
     """Tell hosts that lost their coordinator where it is; gives those that were told."""
-    del context
-    return []
+    told = hosts.lost(context.state)
+    for host in told:
+        host.is_lost = False
+    return [host.ref for host in told]
 
 
 @call("pool.is_slave")
@@ -68,7 +94,7 @@ def is_slave(context: Context, host: str) -> bool:
 
 @call("pool.sync_database")
 def sync_database(context: Context) -> None:
-    """Copy the database to all other hosts: there are none."""
+    """Copy the database to all other hosts, which in a simulated pool have it in common."""
     del context
 
 
@@ -104,9 +130,9 @@ def apply_edition(context: Context, self: str, edition: str) -> None:
         database.set("host", host, edition=edition)
 
 
-@call("pool.certificate_list", "pool.crl_list")
-def certificate_list(context: Context) -> list[str]:
-    """The names of what was installed; none was."""
+@call("pool.crl_list")
+def crl_list(context: Context) -> list[str]:
+    """The names of the lists of revoked certificates; none was installed."""
     del context
     return []
 
@@ -122,6 +148,6 @@ def configure_update_sync(context: Context, self: str, update_sync_frequency: st
 
 @call("pool.ha_compute_max_host_failures_to_tolerate")
 def ha_compute_max_host_failures_to_tolerate(context: Context) -> int:
-    """How many hosts may fail while all protected VMs still run elsewhere: none of one."""
+    """How many hosts may fail while all protected VMs still run elsewhere: none, without high availability."""
     del context
     return 0

@@ -7,7 +7,7 @@ import secrets
 import time
 import uuid as uuids
 
-from .. import errors
+from .. import errors, state_directory
 from ..state import Context
 from ..values import now
 from .table import call
@@ -16,7 +16,18 @@ SESSIONS_PER_ORIGINATOR = 500
 """Beyond this many, an originator's longest unused sessions are ended without a word (xapi_globs.ml)."""
 
 
-LOCAL_CALLS = frozenset({"session.local_logout", "host.is_in_emergency_mode", "host.list_methods"})
+LOCAL_LOGIN = "session.slave_local_login_with_password"
+
+LOCAL_CALLS = frozenset(
+    {
+        "host.emergency_reset_server_certificate",
+        "host.is_in_emergency_mode",
+        "host.list_methods",
+        "pool.emergency_reset_master",
+        "pool.emergency_transition_to_master",
+        "session.local_logout",
+    }
+)
 """What a session of the host itself may do, which has no database behind it."""
 
 
@@ -37,12 +48,12 @@ def _authenticate(context: Context, name: str, password: str) -> None:
         raise errors.ApiError("SESSION_AUTHENTICATION_FAILED", name, "Authentication failure")
 
 
-@call("session.slave_local_login_with_password")
+@call(LOCAL_LOGIN)
 def slave_local_login_with_password(context: Context, uname: str, pwd: str) -> str:
     """A session of the host itself, for when there is no coordinator: good for LOCAL_CALLS only."""
     _authenticate(context, uname, pwd)
     session = f"OpaqueRef:{uuids.uuid4()}"
-    context.state.local_sessions.add(session)
+    context.host.local_sessions.add(session)
     return session
 
 
@@ -51,7 +62,7 @@ def new_session(context: Context, name: str, originator: str) -> str:
     database = context.database
     session = database.create(
         "session",
-        this_host=context.state.host,
+        this_host=context.host.ref,
         last_active=now(),
         validation_time=now(),
         is_local_superuser=True,
@@ -73,7 +84,7 @@ def logout(context: Context) -> None:
 
 
 def _end(context: Context, session: str) -> None:
-    context.state.local_sessions.discard(session)
+    context.host.local_sessions.discard(session)
     try:
         context.database.destroy("session", session)
     except errors.ApiError:
@@ -89,6 +100,7 @@ def change_password(context: Context, old_pwd: str, new_pwd: str) -> None:
         raise errors.ApiError("SESSION_AUTHENTICATION_FAILED", state.settings.username, "Authentication failure")
     if not new_pwd:
         raise errors.ApiError("CHANGE_PASSWORD_REJECTED", "Authentication information cannot be recovered")
+    state_directory.change_password(state.settings.state, old_pwd, new_pwd)
     state.settings = dataclasses.replace(state.settings, password=new_pwd)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import uuid as uuids
 from typing import Any
 
-from .. import errors, vdis
+from .. import errors, units, vdis
 from ..generic import constructor_fields
 from ..state import Context
 from .table import call
@@ -110,7 +110,10 @@ def vdi_introduce(
     sm_config: dict[str, str],
     *read_from_the_disk: Any,
 ) -> str:
-    """Record a disk that is in an SR already. What the SR knows of it itself is not taken from the caller."""
+    """Record a disk that is in an SR already, or have one managed that was hidden.
+
+    What the SR knows of it itself is not taken from the caller.
+    """
     del read_only, sm_config, read_from_the_disk
     database = context.database
     vdis.assert_plugged(context.state, SR)
@@ -128,6 +131,7 @@ def vdi_introduce(
         xenstore_data=xenstore_data,
         sharable=sharable,
         type=type,
+        managed=not disks.is_shared(uuid),
         **{name: value for name, value in names.items() if value},
     )
     return vdi
@@ -273,9 +277,10 @@ def _assert_no_pbd_is_plugged(context: Context, sr: str) -> None:
 
 def _remove_records(context: Context, sr: str) -> None:
     database = context.database
-    for cls, field in (("PBD", "PBDs"), ("VDI", "VDIs")):
-        for ref in database.get("SR", sr, field):
-            database.destroy(cls, ref)
+    for pbd in database.get("SR", sr, "PBDs"):
+        pbd_destroy(context, pbd)
+    for vdi in database.get("SR", sr, "VDIs"):
+        database.destroy("VDI", vdi)
     database.destroy("SR", sr)
 
 
@@ -307,6 +312,7 @@ def sr_scan(context: Context, sr: str) -> None:
     """Look for virtual disks that were forgotten, or have gone."""
     vdis.assert_plugged(context.state, sr)
     vdis.refresh(context.state, sr, scan=True)
+    units.describe(context.state, sr)
 
 
 @call("SR.update")
@@ -348,7 +354,9 @@ def pbd_destroy(context: Context, self: str) -> None:
     """Forget how a host reaches an SR; the PBD must be unplugged."""
     if context.database.get("PBD", self, "currently_attached"):
         raise errors.operation_not_allowed("PBD currently attached")
+    config = context.database.get("PBD", self, "device_config")
     context.database.destroy("PBD", self)
+    units.destroy_secrets(context.state, config)
 
 
 @call("PBD.plug")
@@ -362,8 +370,10 @@ def pbd_plug(context: Context, self: str) -> None:
     if sr_type not in vdis.DRIVERS:
         raise errors.ApiError("SR_UNKNOWN_DRIVER", sr_type)
     vdis.assert_configured(sr_type, record["device_config"])
+    units.assert_secrets(context.state, record["device_config"])
     database.set("PBD", self, currently_attached=True)
     vdis.refresh(context.state, record["SR"], scan=True)
+    units.describe(context.state, record["SR"])
 
 
 @call("PBD.unplug")
@@ -371,11 +381,19 @@ def pbd_unplug(context: Context, self: str) -> None:
     """Disconnect a host from an SR; nothing happens when it is not connected."""
     database, sr = context.database, context.database.get("PBD", self, "SR")
     with database.exclusively():
-        used: list[str] = []
-        for vdi in database.get("SR", sr, "VDIs"):
-            if any(database.get("VBD", vbd, "currently_attached") for vbd in database.get("VDI", vdi, "VBDs")):
-                used.append(vdi)
+        host = database.get("PBD", self, "host")
+        used = [vdi for vdi in database.get("SR", sr, "VDIs") if _is_used_on(context, vdi, host)]
         if used:
             raise errors.ApiError("VDI_IN_USE", *used)
         database.set("PBD", self, currently_attached=False)
         vdis.update_sr_operations(context.state, sr)
+
+
+def _is_used_on(context: Context, vdi: str, host: str) -> bool:
+    # Those of other hosts go through other PBDs (get_active_vdis_by_pbd in xapi_pbd.ml).
+    database = context.database
+    for vbd in database.get("VDI", vdi, "VBDs"):
+        record = database.record("VBD", vbd)
+        if record["currently_attached"] and database.get("VM", record["VM"], "resident_on") == host:
+            return True
+    return False

@@ -82,7 +82,7 @@ def vbd_plug(context: Context, self: str) -> None:
             assert_attachable(database, self)
             database.set("VBD", self, currently_attached=True, device=device)
         if not record["is_control_domain"]:
-            context.state.domains.add_device(record["domid"], lifecycle.disk(context.state, self))
+            context.state.domains_of(vm).add_device(record["domid"], lifecycle.disk(context.state, self))
         _update_allowed_operations(context, self)
 
 
@@ -95,7 +95,7 @@ def vbd_unplug(context: Context, self: str) -> None:
         if not database.get("VBD", self, "unpluggable"):
             raise errors.ApiError("VBD_NOT_UNPLUGGABLE", self)
         if not record["is_control_domain"]:
-            context.state.domains.remove_device(record["domid"], lifecycle.disk(context.state, self))
+            context.state.domains_of(vm).remove_device(record["domid"], lifecycle.disk(context.state, self))
         database.set("VBD", self, currently_attached=False)
         _update_allowed_operations(context, self)
 

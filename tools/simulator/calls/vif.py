@@ -59,7 +59,7 @@ def plug(context: Context, self: str) -> None:
     database, vm = context.database, context.database.get("VIF", self, "VM")
     with context.state.turn(vm):
         record = power.assert_pluggable(database, "VIF", self, attached=False)
-        context.state.domains.add_device(record["domid"], lifecycle.interface(context.state, self))
+        context.state.domains_of(vm).add_device(record["domid"], lifecycle.interface(context.state, self))
         database.set("VIF", self, currently_attached=True)
         power.update_allowed_operations(database, vm)
 
@@ -70,7 +70,7 @@ def unplug(context: Context, self: str) -> None:
     database, vm = context.database, context.database.get("VIF", self, "VM")
     with context.state.turn(vm):
         record = power.assert_pluggable(database, "VIF", self, attached=True)
-        context.state.domains.remove_device(record["domid"], lifecycle.interface(context.state, self))
+        context.state.domains_of(vm).remove_device(record["domid"], lifecycle.interface(context.state, self))
         database.set("VIF", self, currently_attached=False)
         power.update_allowed_operations(database, vm)
 
@@ -85,7 +85,7 @@ def move(context: Context, self: str, network: str) -> None:
         database.set("VIF", self, network=network)
         domid = database.get("VM", record["VM"], "domid")
         if database.get("VIF", self, "currently_attached") and domid > 0:
-            context.state.domains.rebridge(domid, lifecycle.interface(context.state, self))
+            context.state.domains_of(record["VM"]).rebridge(domid, lifecycle.interface(context.state, self))
 
 
 # Addresses
@@ -180,7 +180,7 @@ def _configure(context: Context, vif: str, version: int, mode: str, address: str
             nodes.update({f"{base}/address{suffix}": address, f"{base}/gateway{suffix}": gateway})
         # Last, because this is what the agent acts on.
         nodes[f"{base}/enabled{suffix}"] = {"None": "0", "Static": "1"}.get(mode, "2")
-        context.state.domains.tell(vm["domid"], nodes)
+        context.state.domains_of(record["VM"]).tell(vm["domid"], nodes)
     database.set(
         "VIF",
         vif,

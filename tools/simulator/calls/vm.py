@@ -47,8 +47,9 @@ def destroy(context: Context, self: str) -> None:
             if database.exists(cls, record[field]):
                 database.destroy(cls, record[field])
         lifecycle.drop_image(context.state, record)
+        hypervisor = context.state.hypervisor_of(self)
         database.destroy("VM", self)
-        context.state.hypervisor.forget(record["uuid"])
+        hypervisor.forget(record["uuid"])
 
 
 @call("VM.update_allowed_operations")

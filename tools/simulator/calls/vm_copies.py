@@ -65,7 +65,7 @@ def checkpoint(context: Context, vm: str, new_name: str) -> str:
             )
         finally:
             if before != "Suspended" and database.get("VM", vm, "power_state") == "Suspended":
-                lifecycle.resume(state, vm, before == "Paused")
+                lifecycle.resume(state, vm, record["resident_on"], before == "Paused")
 
 
 def _image_arguments(context: Context, vm: str) -> tuple[str, str, str, str]:

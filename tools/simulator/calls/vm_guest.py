@@ -21,8 +21,8 @@ def set_xenstore_data(context: Context, self: str, value: dict[str, str]) -> Non
         record = context.database.record("VM", self)
         context.database.set("VM", self, xenstore_data=value)
         if record["power_state"] == "Running" and not record["is_control_domain"]:
-            context.state.domains.publish(record["domid"], value)
-            context.state.guests.refresh(record["domid"])
+            context.state.domains_of(self).publish(record["domid"], value)
+            context.state.host_of(self).guests.refresh(record["domid"])
 
 
 @call("VM.call_host_plugin")
@@ -33,7 +33,7 @@ def call_host_plugin(context: Context, vm: str, plugin: str, fn: str, args: dict
         # Capitalised, unlike everywhere else.
         raise errors.ApiError("VM_BAD_POWER_STATE", vm, "Running", actual)
     with lifecycle.operate_at_once(context, vm, "call_plugin"):
-        return context.state.plugins.call(context.session, plugin, fn, args)
+        return context.state.hypervisor_of(vm).plugins.call(context.session, plugin, fn, args)
 
 
 @call("VM.call_plugin")

@@ -22,7 +22,7 @@ def _balloon(context: Context, vm: str) -> None:
     record = database.record("VM", vm)
     sizes = {"target": "dynamic_max", "dynamic-min": "dynamic_min", "dynamic-max": "dynamic_max"}
     nodes = {f"memory/{name}": str(record[f"memory_{field}"] // 1024) for name, field in sizes.items()}
-    context.state.domains.tell(record["domid"], nodes)
+    context.state.domains_of(vm).tell(record["domid"], nodes)
     target = record["memory_dynamic_max"]
     database.set("VM", vm, memory_target=target)
     database.set("VM_metrics", record["metrics"], memory_actual=target, last_updated=values.now())
@@ -180,5 +180,5 @@ def set_vcpus_number_live(context: Context, self: str, nvcpu: int) -> None:
             raise errors.invalid_value("VCPU values must satisfy: 0 < VCPUs ≤ VCPUs_max", str(nvcpu))
         states = {number: "online" if number < nvcpu else "offline" for number in range(record["VCPUs_max"])}
         nodes = {f"cpu/{number}/availability": state for number, state in states.items()}
-        context.state.domains.tell(record["domid"], nodes)
+        context.state.domains_of(self).tell(record["domid"], nodes)
         context.database.set("VM_metrics", record["metrics"], VCPUs_number=nvcpu)

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from .. import errors, lifecycle, placement
+from .. import lifecycle, placement
 from ..state import Context
 from .table import call
-
-
-def _can_run(context: Context, vm: str, host: str) -> bool:
-    try:
-        # Memory is not asked for: when none has enough, the start itself fails and says so.
-        placement.assert_can_boot(context.database, vm, host, with_memory=False)
-    except errors.ApiError:
-        return False
-    return True
 
 
 @call("VM.start")
@@ -21,9 +12,7 @@ def start(context: Context, vm: str, start_paused: bool, force: bool) -> None:
     """Boot a VM on whichever host takes it."""
     del force
     with lifecycle.operate(context, vm, "start"):
-        if not any(_can_run(context, vm, host) for host in context.database.refs("host")):
-            raise errors.ApiError("NO_HOSTS_AVAILABLE")
-        lifecycle.boot(context.state, vm, start_paused)
+        lifecycle.boot(context.state, vm, None, start_paused)
 
 
 @call("VM.start_on")
@@ -32,14 +21,14 @@ def start_on(context: Context, vm: str, host: str, start_paused: bool, force: bo
     del force
     with lifecycle.operate(context, vm, "start_on"):
         placement.assert_can_boot(context.database, vm, host)
-        lifecycle.boot(context.state, vm, start_paused)
+        lifecycle.boot(context.state, vm, host, start_paused)
 
 
 @call("VM.clean_shutdown")
 def clean_shutdown(context: Context, vm: str) -> None:
     """Let the guest shut down."""
     with lifecycle.operate(context, vm, "clean_shutdown") as record:
-        context.state.domains.ask(record["domid"], "poweroff")
+        context.state.domains_of(vm).ask(record["domid"], "poweroff")
         lifecycle.halt(context.state, vm, clean=True)
 
 
@@ -56,7 +45,7 @@ def shutdown(context: Context, vm: str) -> None:
     with lifecycle.operate(context, vm, "shutdown") as record:
         running = record["power_state"] == "Running"
         if running:
-            context.state.domains.ask(record["domid"], "poweroff")
+            context.state.domains_of(vm).ask(record["domid"], "poweroff")
         lifecycle.halt(context.state, vm, clean=running)
 
 
@@ -64,17 +53,17 @@ def shutdown(context: Context, vm: str) -> None:
 def clean_reboot(context: Context, vm: str) -> None:
     """Let the guest shut down, and boot it again in a new domain."""
     with lifecycle.operate(context, vm, "clean_reboot") as record:
-        context.state.domains.ask(record["domid"], "reboot")
+        context.state.domains_of(vm).ask(record["domid"], "reboot")
         lifecycle.halt(context.state, vm, clean=True)
-        lifecycle.boot(context.state, vm, paused=False)
+        lifecycle.boot(context.state, vm, record["resident_on"], paused=False)
 
 
 @call("VM.hard_reboot")
 def hard_reboot(context: Context, vm: str) -> None:
     """Cut the guest's power, and boot it again in a new domain."""
-    with lifecycle.operate(context, vm, "hard_reboot"):
+    with lifecycle.operate(context, vm, "hard_reboot") as record:
         lifecycle.halt(context.state, vm, clean=False)
-        lifecycle.boot(context.state, vm, paused=False)
+        lifecycle.boot(context.state, vm, record["resident_on"], paused=False)
 
 
 @call("VM.pause")
@@ -103,7 +92,7 @@ def resume(context: Context, vm: str, start_paused: bool, force: bool) -> None:
     """Bring a suspended guest back, in a new domain."""
     del force
     with lifecycle.operate(context, vm, "resume"):
-        lifecycle.resume(context.state, vm, start_paused)
+        lifecycle.resume(context.state, vm, None, start_paused)
 
 
 @call("VM.resume_on")
@@ -112,11 +101,11 @@ def resume_on(context: Context, vm: str, host: str, start_paused: bool, force: b
     del force
     with lifecycle.operate(context, vm, "resume_on"):
         placement.assert_can_boot(context.database, vm, host)
-        lifecycle.resume(context.state, vm, start_paused)
+        lifecycle.resume(context.state, vm, host, start_paused)
 
 
 @call("VM.power_state_reset")
 def power_state_reset(context: Context, vm: str) -> None:
     """Make a VM halted whatever became of its domain."""
     with lifecycle.operate(context, vm, "power_state_reset"):
-        lifecycle.halt(context.state, vm, clean=False)
+        lifecycle.reset(context.state, vm)

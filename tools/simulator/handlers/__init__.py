@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..http import Handler
+from ..machine import Host
 from ..state import State
 from . import archives, console, disk_images, metrics
 from .request import answering
 
 
-def handlers(state: State) -> dict[tuple[str, str], Handler]:
-    """All of them, by method and path."""
+def handlers(state: State, host: Host) -> dict[tuple[str, str], Handler]:
+    """All that a host answers, by method and path."""
     served = {
         ("PUT", "/import_raw_vdi"): ("VDI.import", disk_images.import_raw_vdi),
         ("GET", "/export_raw_vdi"): ("VDI.export_raw", disk_images.export_raw_vdi),
@@ -22,4 +23,7 @@ def handlers(state: State) -> dict[tuple[str, str], Handler]:
         ("GET", "/sr_rrd"): ("sr_rrd", metrics.sr_rrd),
         ("CONNECT", "/console"): ("Connection to VM console", console.connect),
     }
-    return {place: answering(state, realm, function) for place, (realm, function) in served.items()}
+    return {
+        (method, path): answering(state, host, path.strip("/"), realm, function)
+        for (method, path), (realm, function) in served.items()
+    }

@@ -44,7 +44,7 @@ def export_vm(request: Request) -> None:
         raise Refused(501)
     vm = _vm(request)
     with request.task("VM.export") as progress:
-        context = Context(request.state, request.session)
+        context = Context(request.state, request.session, request.host)
         with lifecycle.operate(context, vm, "export"):
             disks = _disks(request, vm)
             refs = ova.members(request.state, vm)
@@ -114,7 +114,7 @@ def import_vm(request: Request) -> None:
     state = request.state
     sr = request.find("SR", "sr_id", "sr_uuid") or state.database.get("pool", state.pool, "default_SR")
     host = host_of(request, sr)
-    if host is not None and host != state.host:
+    if host is not None and host != request.host.ref:
         raise request.redirect(host)
     refused = False
     try:
@@ -138,7 +138,7 @@ class _Import:
     def __init__(self, request: Request, progress: Progress, sr: str) -> None:
         self._request = request
         self._state = request.state
-        self._context = Context(request.state, request.session)
+        self._context = Context(request.state, request.session, request.host)
         self._progress = progress
         self._sr = sr
         self._restore = request.parameters.get("restore") == "true"

@@ -24,7 +24,7 @@ def connect(request: Request) -> None:
     console = _console(request)
     vm = state.database.get("console", console, "VM")
     record = state.database.record("VM", vm)
-    if record["power_state"] != "Running" or record["resident_on"] != state.host:
+    if record["power_state"] != "Running" or record["resident_on"] != request.host.ref:
         raise Refused(404)
     _enter(state, console)
     try:

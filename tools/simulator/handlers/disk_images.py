@@ -36,7 +36,7 @@ def host_of(request: Request, sr: str) -> str | None:
         record = state.database.record("PBD", pbd)
         if record["currently_attached"]:
             hosts.append(record["host"])
-    return state.host if state.host in hosts else next(iter(hosts), None)
+    return request.host.ref if request.host.ref in hosts else next(iter(hosts), None)
 
 
 def _format(request: Request) -> str:
@@ -61,7 +61,7 @@ def import_raw_vdi(request: Request) -> None:
     if host is None:
         fail_task(request, errors.ApiError("NO_HOSTS_AVAILABLE"))
         raise Refused(400)
-    if host != request.state.host:
+    if host != request.host.ref:
         raise request.redirect(host)
     refused: list[Refused] = []
     try:
@@ -129,7 +129,7 @@ def export_raw_vdi(request: Request) -> None:
     host = host_of(request, state.database.get("VDI", vdi, "SR"))
     if host is None:
         raise errors.ApiError("NO_HOSTS_AVAILABLE")
-    if host != state.host:
+    if host != request.host.ref:
         raise request.redirect(host)
     name = _format(request)
     if name not in CONTENT_TYPES:

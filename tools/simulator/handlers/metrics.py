@@ -67,10 +67,10 @@ def _all(request: Request) -> list[tuple[str, DataSource]]:
     state, parameters = request.state, request.parameters
     found = []
     if parameters.get("host") == "true":
-        uuid = state.database.get("host", state.host, "uuid")
-        found += [(f"host:{uuid}", source) for source in of_host(state, state.host)]
+        uuid = state.database.get("host", request.host.ref, "uuid")
+        found += [(f"host:{uuid}", source) for source in of_host(state, request.host.ref)]
     only = parameters.get("vm_uuid")
-    for vm in state.database.get("host", state.host, "resident_VMs"):
+    for vm in state.database.get("host", request.host.ref, "resident_VMs"):
         uuid = state.database.get("VM", vm, "uuid")
         if not only or only == uuid:
             found += [(f"vm:{uuid}", source) for source in of_vm(state, vm)]
@@ -129,14 +129,14 @@ def vm_rrd(request: Request) -> None:
         raise Refused(400)
     state = request.state
     host = state.database.get("VM", vm, "resident_on")
-    if state.database.exists("host", host) and host != state.host:
+    if state.database.exists("host", host) and host != request.host.ref:
         raise request.redirect(host)
     _respond(request, _XML, _rrd(of_vm(state, vm)))
 
 
 def host_rrd(request: Request) -> None:
     """All measurements of this host."""
-    _respond(request, _XML, _rrd(of_host(request.state, request.state.host)))
+    _respond(request, _XML, _rrd(of_host(request.state, request.host.ref)))
 
 
 def sr_rrd(request: Request) -> None:

@@ -67,9 +67,9 @@ def describe(state: State, refs: dict[str, str]) -> tuple[str, dict[str, str]]:
         renamed = {name: _renamed(fields[name].type, value, names) for name, value in record.items()}
         snapshot = marshal(state.model, Type("record", cls), renamed)
         objects.append({"class": cls, "id": names[ref], "snapshot": snapshot})
-    software = state.database.get("host", state.host, "software_version")
+    software = state.database.get("host", state.coordinator, "software_version")
     version = {
-        "hostname": state.database.get("host", state.host, "hostname"),
+        "hostname": state.database.get("host", state.coordinator, "hostname"),
         "date": software.get("date", ""),
         "product_version": software.get("product_version", ""),
         "product_brand": software.get("product_brand", ""),

@@ -19,8 +19,11 @@ from typing import Callable
 
 from .. import errors
 from ..calls.session import login_with_password
+from ..faults.call_log import DROPPED
+from ..faults.errors import Dropped
 from ..formats.streams import FormatError, Source
 from ..http import Handler
+from ..machine import Host
 from ..state import Context, State
 from ..tasks import CurrentTask
 from ..values import now
@@ -44,11 +47,13 @@ class Refused(Exception):
 class Request:
     """A request to a handler, and the answer to it.
 
-    parameters: of the query, and the cookies that the query does not name. session: of who asks, once that is checked.
+    host: the one that was asked. parameters: of the query, and the cookies that the query does not name. session: of
+    who asks, once that is checked.
     """
 
-    def __init__(self, state: State, http: BaseHTTPRequestHandler) -> None:
+    def __init__(self, state: State, host: Host, name: str, http: BaseHTTPRequestHandler) -> None:
         self.state = state
+        self.host = host
         self.http = http
         self.answered = False
         self.session = ""
@@ -56,7 +61,9 @@ class Request:
         pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
         self.parameters = {**_cookies(http.headers.get("Cookie", "")), **dict(pairs)}
         # `chunked` and its like may stand there without a value.
-        self.flags = {name for name, _ in pairs}
+        self.flags = {flag for flag, _ in pairs}
+        session = self.parameters.get("session_id", "")
+        self.transfer = state.conditions.transfer(name, session, self.parameters, http)
 
     @property
     def content_length(self) -> int | None:
@@ -70,7 +77,7 @@ class Request:
 
     def body(self) -> Source:
         """What the client sends."""
-        return Source(self.http.rfile.read1, self.content_length)
+        return Source(self.transfer.reading(self.http.rfile.read1), self.content_length)
 
     def find(self, cls: str, *names: str) -> str | None:
         """The object that one of the parameters names by reference or by uuid; None when none is there.
@@ -96,12 +103,12 @@ class Request:
 
     def write(self, data: bytes) -> None:
         """Send a part of the answer's body. OSError when the client has gone."""
-        self.http.wfile.write(data)
+        self.transfer.write(data)
 
     def redirect(self, host: str) -> Refused:
-        """The same on another host."""
+        """The same on another host. A real one always says https; here that is only where HTTPS is served."""
         address = self.state.database.get("host", host, "address")
-        return Refused(302, f"https://{address}{self.http.path}")
+        return Refused(302, f"{'https' if self.state.settings.tls else 'http'}://{address}{self.http.path}")
 
     @contextlib.contextmanager
     def task(self, label: str) -> Iterator[Progress]:
@@ -123,6 +130,7 @@ class Request:
                         current.cancel()
                     with _translated(current):
                         yield progress
+                    self.transfer.end_well()
             except errors.ApiError as error:
                 tasks.fail(ref, error)
                 raise
@@ -185,7 +193,8 @@ def _session(request: Request) -> Iterator[None]:
         raise Refused(401) from None
     username, _, password = decoded.partition(":")
     try:
-        request.session = login_with_password(Context(request.state, ""), username, password, "1.1", ORIGINATOR)
+        context = Context(request.state, "", request.host)
+        request.session = login_with_password(context, username, password, "1.1", ORIGINATOR)
     except errors.ApiError:
         raise Refused(401) from None
     try:
@@ -195,16 +204,17 @@ def _session(request: Request) -> Iterator[None]:
             database.destroy("session", request.session)
 
 
-def answering(state: State, realm: str, function: Callable[[Request], None]) -> Handler:
-    """A handler that lets `function` answer requests of those who may ask."""
+def answering(state: State, host: Host, name: str, realm: str, function: Callable[[Request], None]) -> Handler:
+    """A handler that lets `function` answer requests of those who may ask. name: of rules, and in the call log."""
 
     def handle(http: BaseHTTPRequestHandler) -> None:
         started = time.monotonic()
-        request = Request(state, http)
+        request = Request(state, host, name, http)
         outcome = "SUCCESS"
         http.close_connection = True
         try:
             with _session(request):
+                _begin(request)
                 function(request)
         except Refused as refused:
             outcome = str(refused.status)
@@ -216,10 +226,24 @@ def answering(state: State, realm: str, function: Callable[[Request], None]) -> 
         except OSError as error:
             # The client has gone, which is its right; a task has noted it.
             outcome = type(error).__name__
+        except Dropped:
+            outcome = DROPPED
+        except BaseException:
+            outcome = "INTERNAL_ERROR"
+            raise
         finally:
+            request.transfer.end(outcome)
             LOG.info("%s %.1f ms %s", realm, 1000 * (time.monotonic() - started), outcome)
 
     return handle
+
+
+def _begin(request: Request) -> None:
+    try:
+        request.transfer.begin()
+    except errors.ApiError as error:
+        fail_task(request, error)
+        raise
 
 
 def _refuse(request: Request, refused: Refused) -> None:

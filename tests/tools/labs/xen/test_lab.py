@@ -7,6 +7,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -75,32 +76,112 @@ def test_the_plugin_runs_as_under_xapi(lab: XenLab) -> None:
     assert answer["Status"] == "Success"
 
 
-def test_a_guest_lives_and_goes(lab: XenLab) -> None:
-    host, vm = lab.host, domain()
-    domid = host.create(vm, paused=True)
-    assert host.list()[domid] == "--p---"
-    path = f"/local/domain/{domid}"
-    assert host.store.read(f"{path}/name") == b"a VM"
-    assert host.store.read(f"{path}/vm-data/hostname") == b"web"
-    assert host.store.get_permissions(path) == ["n0", f"r{domid}"]
+@dataclass
+class Resident:
+    """A VM that the tests share, and the domain that it has at the moment."""
+
+    vm: Domain
+    domid: int
+
+
+@pytest.fixture(scope="module")
+def resident(lab: XenLab) -> Resident:
+    vm = domain()
+    return Resident(vm, lab.host.create(vm, paused=True))
+
+
+def life(lab: XenLab, domid: int) -> str:
+    """What is another one after each boot of the kernel, and after each start of the agent."""
+    return lab.host.guest_run(domid, "cat /proc/sys/kernel/random/boot_id /run/agent.pid")
+
+
+def assert_laid_out(lab: XenLab, domid: int) -> None:
+    """xapi's nodes are there, and writable where they are the guest's."""
+    path, store = f"/local/domain/{domid}", lab.host.store
+    assert store.read(f"{path}/name") == b"a VM"
+    assert store.read(f"{path}/vm-data/hostname") == b"web"
+    assert store.get_permissions(path) == ["n0", f"r{domid}"]
     for name in GUEST_DIRECTORIES:
-        assert host.store.get_permissions(f"{path}/{name}")[0] == f"n{domid}", name
+        assert store.get_permissions(f"{path}/{name}")[0] == f"n{domid}", name
+
+
+def test_a_guest_lives(lab: XenLab, resident: Resident) -> None:
+    host, domid = lab.host, resident.domid
+    assert host.list()[domid] == "--p---"
+    assert_laid_out(lab, domid)
     host.unpause(domid)
     await_advert(host, lab, domid)
     with attached(lab.directory) as elsewhere:
-        assert elsewhere.guest_run(domid, "cat /sys/hypervisor/uuid").strip() == vm.uuid
+        assert elsewhere.guest_run(domid, "cat /sys/hypervisor/uuid").strip() == resident.vm.uuid
     with pytest.raises(LabError, match="ended with 3: said"):
         host.guest_run(domid, "echo said; exit 3")
-    assert "the guest is up" in host.guest_log(vm.uuid)
+    assert "the guest is up" in host.guest_log(resident.vm.uuid)
     host.pause(domid)
     assert "p" in host.list()[domid]
     with pytest.raises(LabError, match="console does not answer"):
         host.guest_run(domid, "true", timeout=0.5)
     host.unpause(domid)
-    assert host.shut_down(domid, vm.uuid)
+
+
+def test_a_guest_is_suspended_and_resumed(lab: XenLab, resident: Resident) -> None:
+    host, before = lab.host, life(lab, resident.domid)
+    host.suspend(resident.domid, resident.vm.uuid)
+    assert set(host.list()) == {0}
+    assert host.store.directory("/local/domain") == ["0"]
+    after = host.resume(resident.vm, paused=True)
+    assert after > resident.domid
+    resident.domid = after
+    assert host.list()[after] == "--p---"
+    assert_laid_out(lab, after)
+    host.unpause(after)
+    await_advert(host, lab, after)
+    assert life(lab, after) == before
+    # No image is left, so there is nothing that could be resumed twice.
+    with pytest.raises(LabError, match="xl restore"):
+        host.resume(resident.vm)
+    assert set(host.list()) == {0, after}
+
+
+def test_a_guest_moves_into_a_new_domain(lab: XenLab, resident: Resident) -> None:
+    host, before = lab.host, life(lab, resident.domid)
+    after = host.migrate(resident.domid, resident.vm)
+    assert after > resident.domid
+    resident.domid = after
+    assert set(host.list()) == {0, after}
+    assert sorted(host.store.directory("/local/domain")) == ["0", str(after)]
+    assert_laid_out(lab, after)
+    await_advert(host, lab, after)
+    assert life(lab, after) == before
+
+
+def test_a_guest_that_cannot_be_suspended_or_moved_goes_on(lab: XenLab, resident: Resident) -> None:
+    host, vm, before = lab.host, resident.vm, life(lab, resident.domid)
+    host.run(["umount", "/images"])
+    host.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", "/images"])
+    try:
+        with pytest.raises(LabError, match="xl save"):
+            host.suspend(resident.domid, vm.uuid)
+        assert host.run(["ls", "/images"]).output == b""
+    finally:
+        host.run(["umount", "/images"])
+        host.run(["mount", "-t", "ext4", "/dev/sdb", "/images"])
+    host.run(["mv", f"/guests/{vm.uuid}/configuration", "/guests/elsewhere"])
+    try:
+        with pytest.raises(LabError, match="cannot be moved"):
+            host.migrate(resident.domid, vm)
+    finally:
+        host.run(["mv", "/guests/elsewhere", f"/guests/{vm.uuid}/configuration"])
+    assert set(host.list()) == {0, resident.domid}
+    assert life(lab, resident.domid) == before
+
+
+def test_a_guest_goes(lab: XenLab, resident: Resident) -> None:
+    host, vm = lab.host, resident.vm
+    assert host.shut_down(resident.domid, vm.uuid)
     assert set(host.list()) == {0}
     assert host.store.directory("/local/domain") == ["0"]
     host.forget(vm.uuid)
+    assert vm.uuid not in host.run(["ls", "/guests", "/images"]).output.decode()
 
 
 def test_a_domain_that_cannot_be_created_leaves_nothing(lab: XenLab) -> None:
