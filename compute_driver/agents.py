@@ -76,6 +76,9 @@ class AgentMemory(Protocol):
     def remember(self, instance_uuid: str, agent: AgentInfo) -> None:
         """Keep this in place of what was."""
 
+    def forget(self, instance_uuid: str) -> None:
+        """Keep nothing: whoever comes next is a stranger. Nothing happens when nothing was known."""
+
 
 class AgentsInMemory(dict[str, AgentInfo]):
     """An AgentMemory that ends with the process."""
@@ -87,3 +90,7 @@ class AgentsInMemory(dict[str, AgentInfo]):
     def remember(self, instance_uuid: str, agent: AgentInfo) -> None:
         """As in AgentMemory."""
         self[instance_uuid] = agent
+
+    def forget(self, instance_uuid: str) -> None:
+        """As in AgentMemory."""
+        self.pop(instance_uuid, None)

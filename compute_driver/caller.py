@@ -20,11 +20,12 @@ from agent_protocol.sealed import SealedResult
 
 from .agents import AgentInfo
 from .context import RequestContext
-from .driver import InjectedFile, SealedAnswer
+from .files import InjectedFile
 from .rpc import ComputeClient
 from .sealing import (
     ATTEMPTS,
     GUEST_RESTARTED,
+    SealedAnswer,
     SealedFailure,
     SealedRequest,
     after,

@@ -35,10 +35,29 @@ _GROUPS = {
         cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL. Default: SQLite in state_path."),
     ],
     "xenserver": [
-        cfg.StrOpt("url", default="https://localhost", help="XenServer's address, http:// or https://."),
+        cfg.StrOpt(
+            "url",
+            default="https://localhost",
+            help="XenServer's address, https://; several members of its pool with commas between them.",
+        ),
+        cfg.StrOpt("ca_file", help="PEM file of the authorities that signed its certificate. Default: the system's."),
+        cfg.ListOpt(
+            "fingerprint",
+            default=[],
+            help="SHA-256 of its certificate, of each member's with commas between them. Nothing else is checked then.",
+        ),
+        cfg.BoolOpt(
+            "allow_plain_http", default=False, help="Send its password over http:// to other machines than this one."
+        ),
         cfg.StrOpt("username", default="root", help="XenServer user."),
         cfg.StrOpt("password", default="", secret=True, help="XenServer password."),
         cfg.FloatOpt("timeout", default=60.0, min=1.0, help="Seconds for a call that XenServer answers at once."),
+        cfg.StrOpt("sr", help="Name or uuid of the storage repository for disks. Default: the pool's default one."),
+        cfg.BoolOpt(
+            "allow_unlocked",
+            default=False,
+            help="Attach interfaces that should be locked to their addresses where the licence has no locks, too.",
+        ),
     ],
     "agent": [
         cfg.StrOpt(
@@ -49,6 +68,18 @@ _GROUPS = {
         ),
         cfg.FloatOpt("timeout", default=30.0, min=0.1, help="Seconds that a guest's agent has for one operation."),
         cfg.FloatOpt("boot_timeout", default=300.0, min=1.0, help="Seconds from a guest's start to its agent."),
+    ],
+    "images": [
+        cfg.StrOpt("service", default="directory", help="Where images come from: `directory`, or what is installed."),
+        cfg.StrOpt("directory", help="The directory of images. Default: images in state_path."),
+        cfg.StrOpt("files_below", help="Directory that files which descriptions name must be in. Default: directory."),
+        cfg.StrOpt("ca_file", help="PEM file of authorities for image servers. Default: the system's own."),
+        cfg.FloatOpt("timeout", default=60.0, min=1.0, help="Seconds that an image server has for each piece."),
+        cfg.IntOpt("max_size_gb", default=1024, min=1, help="GiB that an image from a server may have."),
+        cfg.BoolOpt("loopback_http", default=False, help="Take images from this machine's addresses over http:// too."),
+        cfg.FloatOpt("stall_timeout", default=300.0, min=1.0, help="Seconds without progress that end a transfer."),
+        cfg.FloatOpt("import_stale_after", default=900.0, min=300.0, help="Seconds until a silent import is dead."),
+        cfg.FloatOpt("evict_after", default=7 * 86400.0, min=7200.0, help="Seconds that unused images stay cached."),
     ],
 }
 

@@ -5,9 +5,10 @@ Each is one of the outcomes with a fixed code, so the manager, the bus and the c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
-from agent_protocol.outcomes import Busy, Failed, Refused, Unknown, Unreachable
+from agent_protocol.outcomes import Busy, Failed, Outcome, Refused, Unknown, Unreachable, Unsupported
 
 
 class InstanceNotFound(Refused):
@@ -92,18 +93,124 @@ class XenServerAuthenticationFailed(Refused):
         self.address = address
 
 
-class XenServerFailure(Failed):
-    """Raise when XenServer answered a call with a failure.
+class XenServerCertificateMismatch(Refused):
+    """Raise when XenServer's certificate is not one that the configuration trusts. It was sent nothing.
 
-    details: XenAPI's error description: its code, such as `VM_BAD_POWER_STATE`, then the parameters. Take secrets
-    out first: the parameters become part of the message. An empty description counts as `INTERNAL_ERROR`.
+    address: host name or URL without credentials. seen: SHA-256 of the certificate that it showed, in pairs of
+    hexadecimal capitals; empty when the certificate's chain or name was refused. reason: TLS's own words in that case.
+    """
+
+    def __init__(self, address: str, seen: str = "", reason: str = "") -> None:
+        what = f"its SHA-256 fingerprint is {seen}" if seen else reason or "it does not verify"
+        message = f"XenServer at {address} showed a certificate that is not trusted: {what}."
+        super().__init__("xenserver_certificate_mismatch", message)
+        self.address = address
+        self.seen = seen
+
+
+_OUTCOMES = {
+    # Checked before a call is carried out (rbac.ml; assert_operation_valid; pool_features.ml).
+    "RBAC_PERMISSION_DENIED": Outcome.REFUSED,
+    "PERMISSION_DENIED": Outcome.REFUSED,
+    "OPERATION_BLOCKED": Outcome.REFUSED,
+    "LICENCE_RESTRICTION": Outcome.REFUSED,
+    "FEATURE_RESTRICTED": Outcome.REFUSED,
+    "MESSAGE_METHOD_UNKNOWN": Outcome.UNSUPPORTED,
+    "MESSAGE_REMOVED": Outcome.UNSUPPORTED,
+    "VM_LACKS_FEATURE": Outcome.UNSUPPORTED,
+    "SR_OPERATION_NOT_SUPPORTED": Outcome.UNSUPPORTED,
+    "OTHER_OPERATION_IN_PROGRESS": Outcome.BUSY,
+    "VDI_IN_USE": Outcome.BUSY,
+    "VIF_IN_USE": Outcome.BUSY,
+    "VLAN_IN_USE": Outcome.BUSY,
+    "HOST_IN_USE": Outcome.BUSY,
+    "SR_DEVICE_IN_USE": Outcome.BUSY,
+    "PGPU_IN_USE_BY_VM": Outcome.BUSY,
+    "TOO_BUSY": Outcome.BUSY,
+    "TOO_MANY_PENDING_TASKS": Outcome.BUSY,
+    "TOO_MANY_STORAGE_MIGRATES": Outcome.BUSY,
+    "VM_CALL_PLUGIN_RATE_LIMIT": Outcome.BUSY,
+    # The host that was asked turned the call away before it looked at it (api_server.ml).
+    "HOST_IS_SLAVE": Outcome.UNREACHABLE,
+    "HOST_IN_EMERGENCY_MODE": Outcome.UNREACHABLE,
+    "HOST_STILL_BOOTING": Outcome.UNREACHABLE,
+    # The coordinator knew that the host in question is down, and did not try (check_live in message_forwarding.ml,
+    # assert_host_is_live in xapi_vm_helpers.ml).
+    "HOST_OFFLINE": Outcome.UNREACHABLE,
+    "HOST_NOT_LIVE": Outcome.UNREACHABLE,
+    # It did try, and the connection broke: perhaps after the host had the call (do_op_on_common in the same file).
+    "CANNOT_CONTACT_HOST": Outcome.UNKNOWN,
+}
+"""How a call ended that XenServer answered with one of these codes; with any other it FAILED."""
+
+_HARMLESS = frozenset(
+    {
+        "DEVICE_ALREADY_ATTACHED",
+        "DEVICE_ALREADY_DETACHED",
+        "FAULT",
+        "HANDLE_INVALID",
+        "HOST_IS_SLAVE",
+        "HOST_NOT_ENOUGH_FREE_MEMORY",
+        "LICENCE_RESTRICTION",
+        "MESSAGE_METHOD_UNKNOWN",
+        "MESSAGE_PARAMETER_COUNT_MISMATCH",
+        "OPERATION_BLOCKED",
+        "OTHER_OPERATION_IN_PROGRESS",
+        "SR_FULL",
+        "TOO_MANY_STORAGE_MIGRATES",
+        "UUID_INVALID",
+        "VDI_IN_USE",
+        "VDI_TOO_SMALL",
+        "VM_BAD_POWER_STATE",
+        "VM_CALL_PLUGIN_RATE_LIMIT",
+        "VM_SHUTDOWN_TIMEOUT",
+        "XENAPI_MISSING_PLUGIN",
+        "UNKNOWN_XENAPI_PLUGIN_FUNCTION",
+    }
+)
+"""Codes whose parameters are documented as names, states and numbers of XenServer's own. Any other's may repeat what a
+caller sent, or what a program printed."""
+
+_IDENTIFIER = re.compile(r"(OpaqueRef:)?([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|NULL)\Z")
+"""A reference or a uuid."""
+
+
+class XenServerFailure(Failed):
+    """Raise when XenServer answered a call with a failure. Its outcome depends on the code: see _OUTCOMES.
+
+    details: XenAPI's error description: its code, such as `VM_BAD_POWER_STATE`, then the parameters. Those become
+    part of the message that are known to be harmless; never log or record the others, which may hold secrets. An empty
+    description counts as `INTERNAL_ERROR`.
     """
 
     def __init__(self, details: Sequence[str]) -> None:
         self.details = tuple(str(detail) for detail in details) or ("INTERNAL_ERROR",)
-        name, *parameters = self.details
-        said = f"{name}: {', '.join(parameters)}" if parameters else name
+        name = self.details[0]
+        told = _told(self.details)
+        said = f"{name}: {', '.join(told)}" if told else name
         super().__init__(f"xenserver_{name.lower()}", f"XenServer answered {said}.")
+        self.outcome = _OUTCOMES.get(name, Outcome.FAILED)
+
+
+class ObjectGone(XenServerFailure):
+    """Raise when the object that was asked for, or that an order is about, does not exist (any more).
+
+    details: such as `HANDLE_INVALID`, the class, the reference.
+    """
+
+
+def answered(details: Sequence[str]) -> XenServerFailure:
+    """The error for XenServer's error description."""
+    gone = details and details[0] in ("HANDLE_INVALID", "UUID_INVALID", "OBJECT_NOLONGER_EXISTS")
+    return ObjectGone(details) if gone else XenServerFailure(details)
+
+
+def _told(details: Sequence[str]) -> list[str]:
+    name, *parameters = details
+    if name.startswith("SESSION_") or "session" in parameters:
+        # A session's reference is as good as a password.
+        return []
+    return [it if name in _HARMLESS or _IDENTIFIER.match(it) else "…" for it in parameters]
 
 
 class XenServerAnswerLost(Unknown):
@@ -115,3 +222,129 @@ class XenServerAnswerLost(Unknown):
     def __init__(self, call: str) -> None:
         super().__init__("xenserver_answer_lost", f"XenServer's answer to {call} was lost; it may have happened.")
         self.call = call
+
+
+class ImageNotFound(Refused):
+    """Raise when no image has this name or id, or its bytes are gone."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("image_not_found", f"There is no image {name!r}.")
+        self.name = name
+
+
+class ImageUnavailable(Unreachable):
+    """Raise when an image's bytes, or what describes it, cannot be read or written now.
+
+    name: of the image, or server and path, without anything secret. reason: the system's words.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__("image_unavailable", f"Image {name!r} cannot be read or written: {reason}.")
+        self.name = name
+        self.reason = reason
+
+
+class ImageCorrupt(Failed):
+    """Raise when the bytes that came are not those that the image has. Nothing of them is left."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__("image_corrupt", f"Image {name!r} is not what it should be: {reason}.")
+        self.name = name
+        self.reason = reason
+
+
+class ImageTooLarge(Refused):
+    """Raise when an image holds a larger disk than the instance may have. Sizes are bytes."""
+
+    def __init__(self, name: str, size: int, allowed: int) -> None:
+        super().__init__(
+            "image_too_large", f"Image {name!r} needs a root disk of {size} bytes; the flavour has {allowed}."
+        )
+        self.name = name
+        self.size = size
+        self.allowed = allowed
+
+
+class StorageNotFound(Refused):
+    """Raise when there is no storage repository that disks can be made in."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("storage_not_found", f"There is no storage repository for disks: {reason}.")
+        self.reason = reason
+
+
+class StorageFull(Failed):
+    """Raise when a storage repository has no room for a disk. What was made of it is removed."""
+
+    def __init__(self, repository: str) -> None:
+        super().__init__("storage_full", f"Storage repository {repository} has not enough free space.")
+        self.repository = repository
+
+
+class TransferCancelled(Failed):
+    """Raise when somebody did not want a transfer of a disk any more. What was made of it is removed."""
+
+    def __init__(self) -> None:
+        super().__init__("transfer_cancelled", "The transfer of the disk was cancelled.")
+
+
+class TransferFailed(Failed):
+    """Raise when a disk did not get to its end, in or out. reason: in words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("transfer_failed", f"The transfer of the disk failed: {reason}.")
+        self.reason = reason
+
+
+class NetworkNotFound(Refused):
+    """Raise when XenServer has no network of this name."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__("network_not_found", f"There is no network {name}.")
+
+
+class NetworkAmbiguous(Refused):
+    """Raise when several networks bear the name that was asked for: the caller must give a uuid."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__("network_ambiguous", f"There are several networks {name}; give the uuid.")
+
+
+class LockingUnlicensed(Unsupported):
+    """Raise when XenServer's licence has no locking of interfaces to addresses, and it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("vif_locking_unlicensed", "XenServer's licence does not allow to lock an interface.")
+
+
+class DetachRejected(Refused):
+    """Raise when the guest does not let go of a device. It stays attached, and is not taken away by force.
+
+    said: the guest's or XenServer's own words.
+    """
+
+    def __init__(self, what: str, said: str) -> None:
+        super().__init__("detach_rejected", f"The guest does not let go of {what}: {said}")
+
+
+class HotplugUnsupported(Unsupported):
+    """Raise when the running guest cannot take or give a device: without drivers, or because it says so."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("hotplug_unsupported", f"The guest cannot attach or detach {what} while it runs.")
+
+
+class VolumeNotFound(Refused):
+    """Raise when there is no such volume where its connection leads to."""
+
+    def __init__(self, volume: str) -> None:
+        super().__init__("volume_not_found", f"Volume {volume} is not where it should be.")
+        self.volume = volume
+
+
+class VolumeInUse(Busy):
+    """Raise when a volume that one guest alone can have is attached to another, or to this one as something else."""
+
+    def __init__(self, volume: str) -> None:
+        super().__init__("volume_in_use", f"Volume {volume} is attached elsewhere.")
+        self.volume = volume

@@ -11,17 +11,20 @@ from datetime import datetime, timezone
 from typing import Any
 
 from agent_protocol.messages import Password, has_control_characters
-from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful
+from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful, Unsupported
 
 from .agents import LEGACY, AgentInfo
 from .audit import Audit, internal_error
 from .context import RequestContext
 from .db.records import Action, Agent, Instance
 from .db.repository import Repository
-from .driver import ComputeDriver, InjectedFile, SealedAnswer
+from .driver import ComputeDriver
 from .errors import DatabaseUnavailable, InstanceNotFound
+from .files import InjectedFile
+from .images import Image, ImageService
 from .memory import RepositoryMemory
-from .sealing import SealedFailure, check_sealed
+from .resources import NodeState
+from .sealing import SealedAnswer, SealedFailure, check_sealed
 from .states import PowerState, TaskState, VmState
 
 LOG = logging.getLogger(__name__)
@@ -56,7 +59,10 @@ class _Turn:
 class ComputeManager:
     """The instances of one host. `target` is an instance's uuid or its unique display name, everywhere."""
 
-    def __init__(self, repository: Repository, driver: ComputeDriver, host: str) -> None:
+    def __init__(
+        self, repository: Repository, driver: ComputeDriver, host: str, images: ImageService | None = None
+    ) -> None:
+        self._images = images
         self._repository = repository
         self._driver = driver
         self._host = host
@@ -98,16 +104,21 @@ class ComputeManager:
         memory_mb: int,
         vcpus: int,
         root_gb: int,
+        image_ref: str = "",
         admin_password: Password | None,
         injected_files: Sequence[InjectedFile] = (),
         ssh_keys: Sequence[str] = (),
     ) -> Instance:
-        """Create an instance and boot it (action `create`). Leaves one that works, or one in vm_state `error`."""
+        """Create an instance and boot it (action `create`). Leaves one that works, or one in vm_state `error`.
+
+        image_ref: what the image service knows the root disk's content by; empty for an empty disk.
+        """
         identity = str(uuid.uuid4())
         audit = Audit(self._repository, context, host=self._host, action="create", target=display_name[:MAX_NAME])
         audit.instance_uuid = identity
         with audit.action():
             _check_new(display_name, memory_mb, vcpus, root_gb)
+            image = self._image(image_ref) if image_ref else None
             instance = self._repository.create_instance(
                 uuid=identity,
                 display_name=display_name,
@@ -115,11 +126,13 @@ class ComputeManager:
                 memory_mb=memory_mb,
                 vcpus=vcpus,
                 root_gb=root_gb,
+                image_ref=image_ref,
             )
             turn = _Turn(instance, audit)
             with self._task_end(turn, {"vm_state": VmState.ERROR}):
                 self._driver.spawn(
                     instance,
+                    image=image,
                     admin_password=admin_password,
                     injected_files=injected_files,
                     ssh_keys=ssh_keys,
@@ -232,6 +245,25 @@ class ComputeManager:
         """All instances that were not deleted, as recorded."""
         return self._repository.list_instances(host=self._host)
 
+    def list_nodes(self) -> list[dict[str, Any]]:
+        """The nodes of the hypervisor, what each has and uses, and whether it can be used.
+
+        What a node that does not answer has is left out of its description.
+        """
+        return [self._describe_node(node) for node in self._driver.get_available_nodes()]
+
+    def check_nodes(self, names: Sequence[str]) -> list[NodeState]:
+        """Whether these nodes can be used, or all when none is named. Refused with `node_not_found`."""
+        return [self._driver.check_node(node) for node in names or self._driver.get_available_nodes()]
+
+    def _describe_node(self, node: str) -> dict[str, Any]:
+        state = self._driver.check_node(node).to_dict()
+        try:
+            return {**state, **vars(self._driver.get_available_resource(node))}
+        except Unsuccessful as error:
+            LOG.warning("node %s: its resources are unknown: %s", node, error.code)
+            return state
+
     def list_actions(self, target: str | None) -> list[Action]:
         """The newest actions and steps, oldest first: of all instances, or of one, which may be deleted by now.
 
@@ -283,6 +315,11 @@ class ComputeManager:
         except BaseException as error:
             self._record_failure(turn.instance, error, on_error or {})
             raise
+
+    def _image(self, image_ref: str) -> Image:
+        if self._images is None:
+            raise Unsupported("no_image_service", "this service has no image service")
+        return self._images.get(image_ref)
 
     def _warn_of_legacy(self, turn: _Turn) -> None:
         agent = self._repository.get_agent(turn.instance.uuid)

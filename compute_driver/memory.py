@@ -22,3 +22,7 @@ class RepositoryMemory:
         columns = agent.to_dict()
         del columns["fingerprint"]
         self._repository.save_agent(instance_uuid, **columns)
+
+    def forget(self, instance_uuid: str) -> None:
+        """As in AgentMemory. Nothing happens when the instance is gone, either."""
+        self._repository.delete_agent(instance_uuid)

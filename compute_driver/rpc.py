@@ -18,9 +18,9 @@ from agent_protocol.messages import Password
 from agent_protocol.outcomes import Outcome, Refused, Unknown, Unreachable, Unsuccessful, Unsupported, unsuccessful
 
 from .context import RequestContext
-from .driver import InjectedFile, SealedAnswer
+from .files import InjectedFile
 from .manager import ComputeManager
-from .sealing import SealedFailure
+from .sealing import SealedAnswer, SealedFailure
 
 LOG = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ class ComputeEndpoint:
         admin_password: str | None,
         injected_files: list[dict[str, Any]],
         ssh_keys: list[str],
+        image_ref: str = "",
     ) -> dict[str, Any]:
         instance = self._manager.build_and_run_instance(
             context,
@@ -98,6 +99,7 @@ class ComputeEndpoint:
             memory_mb=memory_mb,
             vcpus=vcpus,
             root_gb=root_gb,
+            image_ref=_string("image_ref", image_ref),
             admin_password=None if admin_password is None else Password(admin_password),
             injected_files=[InjectedFile.from_dict(file) for file in injected_files],
             ssh_keys=_strings("ssh_keys", ssh_keys),
@@ -163,6 +165,14 @@ class ComputeEndpoint:
     @_answered
     def list_instances(self, _context: RequestContext) -> list[dict[str, Any]]:
         return [instance.to_dict() for instance in self._manager.list_instances()]
+
+    @_answered
+    def list_nodes(self, _context: RequestContext) -> list[dict[str, Any]]:
+        return self._manager.list_nodes()
+
+    @_answered
+    def check_nodes(self, _context: RequestContext, *, names: list[str]) -> list[dict[str, Any]]:
+        return [state.to_dict() for state in self._manager.check_nodes(_strings("names", names))]
 
     @_answered
     def list_actions(self, _context: RequestContext, *, target: str | None) -> list[dict[str, Any]]:

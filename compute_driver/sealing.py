@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agent_protocol.messages import MessageError, new_request_id, parse_request
@@ -20,7 +21,6 @@ from agent_protocol.sealed import (
 )
 
 from .agents import AgentInfo
-from .driver import SealedAnswer
 
 GRACE = 60
 """Seconds that a request stays valid beyond the time that its sender waits: clocks are not exact."""
@@ -36,6 +36,28 @@ _MAX_OFFSET = 2**31 - 1
 
 GUEST_RESTARTED = "guest_restarted"
 """Code of what was under way when the guest's domain went. It can be sealed anew, for the next domain's agent."""
+
+
+@dataclass(frozen=True)
+class SealedAnswer:
+    """How a request ended that its caller had sealed: what the agent signed, and a reply that only the caller can open.
+
+    value: of the reply's node; box: the text of its frames, empty if there were none.
+    """
+
+    outcome: Outcome
+    code: str
+    value: str = field(repr=False)
+    box: str = field(repr=False)
+
+    def to_dict(self) -> dict[str, str]:
+        """As plain data."""
+        return {"outcome": str(self.outcome), "code": self.code, "value": self.value, "box": self.box}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, str]) -> SealedAnswer:
+        """From such data."""
+        return cls(Outcome(data["outcome"]), data["code"], data["value"], data["box"])
 
 
 class SealedFailure(Unsuccessful):

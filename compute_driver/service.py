@@ -42,23 +42,33 @@ def is_embedded(conf: Any) -> bool:
 
 
 @contextmanager
-def running(conf: Any, bus: Any, *, drain: bool = True) -> Iterator[None]:
+def running(conf: Any, bus: Any, *, brief: bool = False) -> Iterator[None]:
     """The compute service of `conf.host`, serving `bus` while the block runs.
 
-    drain: wait at the end for what is still being served. Whoever waits for every answer anyhow saves a second
-    without: so long do oslo.messaging's idle workers take to notice the end.
+    brief: for one who gives a few orders and waits for every answer. He needs no greeting of the hypervisor at the
+    start, whose state his orders will tell, and no wait at the end, which costs a second: so long do oslo.messaging's
+    idle workers take to notice it.
     """
     # Imported late: the process's edge decides on concurrency first.
     from . import rpc
     from .db import migrate
     from .db.repository import Repository
+    from .images.services import load_service
     from .manager import ComputeManager
     from .memory import RepositoryMemory
+    from .xenapi.connection.session import Connection
     from .xenapi.driver import XenServerDriver
-    from .xenapi.session import Connection
 
     settings = conf.xenserver
-    connection = Connection(settings.url, settings.username, settings.password, timeout=settings.timeout)
+    connection = Connection(
+        settings.url,
+        settings.username,
+        settings.password,
+        timeout=settings.timeout,
+        ca_file=settings.ca_file,
+        fingerprints=tuple(settings.fingerprint),
+        allow_plain_http=settings.allow_plain_http,
+    )
     url = config.database_url(conf)
     migrate.upgrade(url)
     repository = Repository(url)
@@ -68,16 +78,22 @@ def running(conf: Any, bus: Any, *, drain: bool = True) -> Iterator[None]:
         agent_policy=conf.agent.protocol,
         agent_timeout=conf.agent.timeout,
         boot_timeout=conf.agent.boot_timeout,
+        repository=settings.sr,
+        allow_unlocked=settings.allow_unlocked,
+        stall_timeout=conf.images.stall_timeout,
+        import_stale_after=conf.images.import_stale_after,
     )
-    manager = ComputeManager(repository, driver, conf.host)
+    manager = ComputeManager(repository, driver, conf.host, load_service(conf.images.service, conf))
     with _presence(conf, manager.close_unfinished):
+        if not brief:
+            manager.init_host()
         server = rpc.server(bus, manager, conf.host)
         server.start()
         try:
             yield
         finally:
             server.stop()
-            if drain:
+            if not brief:
                 server.wait()
             driver.close()
             repository.close()

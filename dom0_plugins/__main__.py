@@ -6,6 +6,7 @@ from typing import Callable, Dict, Mapping
 from agent_protocol.xenstore import Client, XenStoreError, connect
 
 from . import adverts as adverts_function
+from . import console_log as console_log_function
 from . import exchange as exchange_function
 from . import status as status_function
 from .xapi import Function, PluginFailure, dispatch
@@ -36,12 +37,28 @@ def adverts(arguments: Mapping[str, str]) -> str:
     return _with_store(adverts_function.adverts, arguments)
 
 
+def console_log(arguments: Mapping[str, str]) -> str:
+    """See console_log.console_log. A XenStore that does not answer fails the call with XENWARD_XENSTORE."""
+    return _with_store(console_log_function.console_log, arguments)
+
+
+def version(_arguments: Mapping[str, str]) -> str:
+    """See status.version. It takes no arguments."""
+    return status_function.version(FUNCTIONS)
+
+
 def status(_arguments: Mapping[str, str]) -> str:
     """See status.status. It takes no arguments."""
     return status_function.status(_open_store, FUNCTIONS)
 
 
-FUNCTIONS: Dict[str, Function] = {"adverts": adverts, "exchange": exchange, "status": status}
+FUNCTIONS: Dict[str, Function] = {
+    "adverts": adverts,
+    "console_log": console_log,
+    "exchange": exchange,
+    "status": status,
+    "version": version,
+}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The plugin's function `status`: what is installed on this host, and whether it can work."""
+"""The plugin's functions `version` and `status`: what is installed on this host, and whether it can work."""
 
 import json
 import sys
@@ -10,6 +10,11 @@ from . import __version__
 
 PROTOCOL = 2
 """The newest version of the conversation with guests that this plugin carries (docs/protocol.md)."""
+
+
+def version(functions: Iterable[str]) -> str:
+    """A JSON object: `version` of the plugin, `protocol`, and the names of its `functions`. XenStore is not asked."""
+    return json.dumps({"version": __version__, "protocol": PROTOCOL, "functions": sorted(functions)})
 
 
 def status(open_store: Callable[[], Client], functions: Iterable[str]) -> str:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Callable
+
 import pytest
+
+from tools.labs.packages import unpacked
+
+QEMU = ("qemu-utils", "libaio1", "libfuse3-3", "liburing2", "libnuma1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +25,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("services") is not None]
     config.hook.pytest_deselected(items=left_out)
     items[:] = chosen
+
+
+@pytest.fixture(scope="session")
+def qemu_img() -> Callable[..., str]:
+    """Runs Debian's qemu-img and gives what it prints."""
+    directory = unpacked(QEMU)
+    (libraries,) = directory.glob("usr/lib/*-linux-gnu")
+    environment = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(libraries)}
+
+    def run(*arguments: str) -> str:
+        command = [str(directory / "usr/bin/qemu-img"), *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run

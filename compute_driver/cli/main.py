@@ -16,7 +16,7 @@ from cliff.commandmanager import CommandManager
 
 from .. import concurrency, config
 from ..context import RequestContext
-from . import agent, server
+from . import agent, host, server
 from .base import EXIT_STATUS
 
 
@@ -28,7 +28,7 @@ class XenwardApp(App):
 
     def __init__(self) -> None:
         commands = CommandManager("xenward.cli")
-        for name, command in {**server.COMMANDS, **agent.COMMANDS}.items():
+        for name, command in {**server.COMMANDS, **agent.COMMANDS, **host.COMMANDS}.items():
             commands.add_command(name, command)
         super().__init__(
             description="Control Xen guests from outside. Exit status: "
@@ -62,7 +62,7 @@ class XenwardApp(App):
 
             bus = service.transport(conf)
             if service.is_embedded(conf):
-                self._stack.enter_context(service.running(conf, bus, drain=False))
+                self._stack.enter_context(service.running(conf, bus, brief=True))
             self._client = rpc.ComputeClient(bus, conf.host)
         return self._client
 

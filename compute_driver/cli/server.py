@@ -16,7 +16,7 @@ from agent_protocol.outcomes import Refused, Unsuccessful, unsuccessful
 
 from .. import passwords
 from ..context import RequestContext
-from ..driver import InjectedFile
+from ..files import InjectedFile
 from ..states import PowerState
 from .base import Fields, Order, Question
 
@@ -66,6 +66,7 @@ class Create(Order):
         parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="memory (default: %(default)s)")
         parser.add_argument("--vcpus", type=int, default=1, metavar="N", help="processors (default: %(default)s)")
         parser.add_argument("--disk", type=int, default=10, metavar="GIB", help="root disk (default: %(default)s)")
+        parser.add_argument("--image", default="", metavar="IMAGE", help="what the root disk holds (default: nothing)")
         parser.add_argument("--key-file", metavar="FILE", help="public SSH keys for the administrator, one a line")
         parser.add_argument(
             "--file", action="append", default=[], metavar="PATH=LOCAL", help="put the local file at PATH in the guest"
@@ -83,6 +84,7 @@ class Create(Order):
             memory_mb=parsed.memory,
             vcpus=parsed.vcpus,
             root_gb=parsed.disk,
+            image_ref=parsed.image,
             admin_password=None,
             injected_files=[],
             ssh_keys=[],

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -319,6 +319,11 @@ class Repository:
             )
             session.flush()
             return agent_record(row)
+
+    def delete_agent(self, uuid: str) -> None:
+        """Forgets the agent of an instance, if one was heard of."""
+        with self._writing() as session:
+            session.execute(delete(AgentRow).where(AgentRow.instance_uuid == searchable(uuid)))
 
     def get_agent(self, uuid: str) -> Agent | None:
         """The agent of an instance, None when none was ever heard of."""

@@ -12,7 +12,7 @@ from agent_protocol.messages import Password
 from compute_driver.context import RequestContext
 from compute_driver.db.records import Action
 from compute_driver.db.repository import Repository
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from compute_driver.manager import ComputeManager
 
 from .fakes import FakeDriver

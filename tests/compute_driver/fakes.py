@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ from agent_protocol.adverts import SealingKey
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Outcome
 from compute_driver.agents import SEALED, AgentInfo, AgentMemory, AgentsInMemory
-from compute_driver.driver import ComputeDriver, InjectedFile, Instance, InstanceInfo, Progress, SealedAnswer
+from compute_driver.driver import ComputeDriver, Instance, InstanceInfo, Progress
+from compute_driver.files import InjectedFile
+from compute_driver.sealing import SealedAnswer
 from compute_driver.states import PowerState
 
 AGENT = AgentInfo(
@@ -17,6 +20,21 @@ AGENT = AgentInfo(
 )
 
 
+def _complete(cls: Any) -> Any:
+    """Adds the verbs that a class lacks: they only record what they were called with."""
+
+    def verb(name: str) -> Any:
+        def method(self: FakeDriver, *arguments: Any, **named: Any) -> None:
+            self._called(name, *(getattr(it, "uuid", it) for it in (*arguments, *named.values())))
+
+        return method
+
+    for name in cls.__abstractmethods__:
+        setattr(cls, name, verb(name))
+    return abc.update_abstractmethods(cls)
+
+
+@_complete
 class FakeDriver(ComputeDriver):
     """Records what it is asked to do and raises what it is told to.
 
@@ -50,10 +68,11 @@ class FakeDriver(ComputeDriver):
         self,
         instance: Instance,
         *,
-        admin_password: Password | None,
-        injected_files: Sequence[InjectedFile],
-        ssh_keys: Sequence[str],
+        admin_password: Password | None = None,
+        injected_files: Sequence[InjectedFile] = (),
+        ssh_keys: Sequence[str] = (),
         progress: Progress,
+        **wanted: Any,
     ) -> None:
         self._called("spawn", instance.uuid, admin_password, tuple(injected_files), tuple(ssh_keys))
         for step in self.STEPS:
@@ -63,15 +82,6 @@ class FakeDriver(ComputeDriver):
 
     def _talked(self, instance: Instance) -> None:
         self.memory.remember(instance.uuid, self.agent)
-
-    def destroy(self, instance: Instance) -> None:
-        self._called("destroy", instance.uuid)
-
-    def power_on(self, instance: Instance) -> None:
-        self._called("power_on", instance.uuid)
-
-    def power_off(self, instance: Instance) -> None:
-        self._called("power_off", instance.uuid)
 
     def reboot(self, instance: Instance, reboot_type: str) -> None:
         self._called("reboot", instance.uuid, reboot_type)

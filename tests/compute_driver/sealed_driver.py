@@ -7,10 +7,12 @@ from typing import Any
 
 from agent_protocol.messages import Password
 from compute_driver.agents import AgentInfo, AgentMemory
-from compute_driver.driver import InjectedFile, Instance, SealedAnswer
+from compute_driver.driver import Instance
+from compute_driver.files import InjectedFile
+from compute_driver.sealing import SealedAnswer
 from compute_driver.states import PowerState
-from compute_driver.xenapi.agent import GuestAgents
-from compute_driver.xenapi.vms import VM
+from compute_driver.xenapi.agents.agent import GuestAgents
+from compute_driver.xenapi.guests.vms import VM
 
 from .fakes import FakeDriver
 from .sealed_agent import SealedAgent

@@ -96,6 +96,10 @@ def test_the_memory_of_a_process() -> None:
     memory.remember("uuid-web", AGENT)
     assert memory.recall("uuid-web") == AGENT
     assert memory.recall("another") is None
+    memory.forget("another")
+    assert memory.recall("uuid-web") == AGENT
+    memory.forget("uuid-web")
+    assert memory.recall("uuid-web") is None
 
 
 # In the database
@@ -128,6 +132,18 @@ def test_the_pin_can_be_taken_back(memory: RepositoryMemory) -> None:
     unpinned = AgentInfo("2", (), LEGACY)
     memory.remember("uuid-web", unpinned)
     assert memory.recall("uuid-web") == unpinned
+
+
+def test_an_agent_that_was_forgotten_is_a_stranger_again(memory: RepositoryMemory, repository: Repository) -> None:
+    repository.create_instance(uuid="uuid-db", display_name="db", host="here", memory_mb=64, vcpus=1, root_gb=1)
+    memory.remember("uuid-web", AGENT)
+    memory.remember("uuid-db", AGENT)
+    for _ in range(2):
+        memory.forget("uuid-web")
+        assert memory.recall("uuid-web") is None
+    assert memory.recall("uuid-db") == AGENT
+    memory.forget("nobody")
+    memory.forget("nul\0")
 
 
 def test_nothing_is_remembered_of_an_instance_that_is_gone(memory: RepositoryMemory, repository: Repository) -> None:

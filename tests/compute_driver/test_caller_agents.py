@@ -12,7 +12,7 @@ from agent_protocol.messages import Password
 from agent_protocol.outcomes import Outcome, Refused, Unknown, Unreachable, Unsupported
 from agent_protocol.sealed import SealedResult
 from compute_driver.db.repository import Repository
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 
 from .sealed_agent import SealedAgent
 from .sealed_driver import SealedDriver

@@ -122,3 +122,14 @@ def test_the_database_is_sqlite_below_the_state_directory_unless_named(tmp_path:
     text += "[database]\nconnection = postgresql+psycopg://db/xenward\n"
     conf = config.load(written(tmp_path / "y.conf", text))
     assert config.database_url(conf) == "postgresql+psycopg://db/xenward"
+
+
+def test_who_xenserver_is_can_be_told(tmp_path: Path) -> None:
+    conf = config.load()
+    assert (conf.xenserver.ca_file, conf.xenserver.fingerprint, conf.xenserver.allow_plain_http) == (None, [], False)
+    text = (
+        "[xenserver]\nurl = https://a,https://b\nfingerprint = AB:CD, EF\nca_file = /x.pem\nallow_plain_http = true\n"
+    )
+    conf = config.load(written(tmp_path / "x.conf", text))
+    assert (conf.xenserver.url, conf.xenserver.fingerprint) == ("https://a,https://b", ["AB:CD", "EF"])
+    assert (conf.xenserver.ca_file, conf.xenserver.allow_plain_http) == ("/x.pem", True)

@@ -6,11 +6,10 @@ import pytest
 
 from agent_protocol.outcomes import Failed, Outcome, Refused
 from compute_driver.agents import LEGACY, AgentInfo
-from compute_driver.driver import SealedAnswer
 from compute_driver.errors import InstanceNotFound
 from compute_driver.manager import LEGACY_WARNING
 from compute_driver.memory import RepositoryMemory
-from compute_driver.sealing import SealedFailure
+from compute_driver.sealing import SealedAnswer, SealedFailure
 
 from .bench import CONTEXT, OPERATIONS, PASSWORD, SEALED_VALUE, SECRET, Bench, Operation
 from .fakes import AGENT

@@ -11,10 +11,9 @@ import pytest
 from agent_protocol.outcomes import Busy, Failed, Outcome, Refused, Unknown, Unreachable, Unsuccessful, Unsupported
 from compute_driver.context import RequestContext
 from compute_driver.db.repository import Repository
-from compute_driver.driver import SealedAnswer
 from compute_driver.manager import ComputeManager
 from compute_driver.memory import RepositoryMemory
-from compute_driver.sealing import SealedFailure
+from compute_driver.sealing import SealedAnswer, SealedFailure
 
 from .bench import SEALED_VALUE
 from .bus import Switch

@@ -12,7 +12,7 @@ from agent_protocol.messages import Password
 from agent_protocol.outcomes import Unsuccessful
 from compute_driver.context import RequestContext
 from compute_driver.db.repository import Repository
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 
 CONTEXT = RequestContext("req-1", "ada")
 SECRET = "hunter2 Pass-word"

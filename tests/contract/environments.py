@@ -1,12 +1,13 @@
 """The environments in which the contract tests run, each a step nearer to the truth, and what is particular to each.
 
-A test module that wants all of them has the fixture
+The tests in suite/ run in all of them; those in xenstore/ where a XenStore can be had without guests. A module that
+wants another choice has the fixture
 
     @pytest.fixture(params=environments.parameters())
     def environment(request: pytest.FixtureRequest) -> Environment:
         return request.param
 
-A further environment is an instance of a class with these methods, and a line in `parameters`.
+A further environment is an instance of a class with these methods, and a line in one of the lists at the end.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from tools.simulator.xenstore.transactions import MAX_TRANSACTIONS
 from tools.simulator.xenstore.watches import MAX_WATCHES
 
 from .house import House, house
+from .inside import Inside, SimulatedInside
+from .real_xen import RealHouse, real_house
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,11 @@ class Manners:
     sees_blind_conflicts: bool
 
 
-class Environment(Protocol):
-    """One environment. `limits` and `manners` are of its XenStore daemon."""
+class GuestEnvironment(Protocol):
+    """One environment. `limits` and `manners` are of its XenStore daemon.
+
+    large_file: bytes of a file that takes many frames, and not too long.
+    """
 
     @property
     def name(self) -> str: ...
@@ -92,8 +98,18 @@ class Environment(Protocol):
     @property
     def manners(self) -> Manners: ...
 
+    @property
+    def large_file(self) -> int: ...
+
     def house(self, directory: Path, *arguments: str) -> AbstractContextManager[House]:
         """A whole xenward in it. arguments: further ones for the simulated XenServer."""
+
+    def inside(self, home: House, instance: str) -> AbstractContextManager[Inside]:
+        """A guest of a house of this environment, looked into."""
+
+
+class Environment(GuestEnvironment, Protocol):
+    """One whose XenStore can be had alone."""
 
     def store(self) -> AbstractContextManager[StoreServer]:
         """A XenStore of its own, with no domain but dom0."""
@@ -107,9 +123,18 @@ class Simulated:
     xenstore: XenStore
     limits: Limits
     manners: Manners
+    large_file: int = 1024 * 1024
 
     def house(self, directory: Path, *arguments: str) -> AbstractContextManager[House]:
         return house(directory, "--xenstore", self.xenstore, *arguments)
+
+    @contextlib.contextmanager
+    def inside(self, home: House, instance: str) -> Iterator[Inside]:
+        inside = SimulatedInside(home.simulator, home.vm(instance)["uuid"], lambda: int(home.vm(instance)["domid"]))
+        try:
+            yield inside
+        finally:
+            inside.close()
 
     @contextlib.contextmanager
     def store(self) -> Iterator[StoreServer]:
@@ -207,14 +232,45 @@ OXENSTORED = Simulated(
 )
 
 
+@dataclass(frozen=True)
+class RealXen:
+    """Real Xen below the simulated API, with real guests. `limits` and `manners` are of C xenstored, its daemon."""
+
+    name: str = "real-xen"
+    limits: Limits = XENSTORED.limits
+    manners: Manners = XENSTORED.manners
+    large_file: int = 100 * 1024 + 1
+
+    def house(self, directory: Path, *arguments: str) -> AbstractContextManager[House]:
+        return real_house(directory, *arguments)
+
+    @contextlib.contextmanager
+    def inside(self, home: House, instance: str) -> Iterator[Inside]:
+        assert isinstance(home, RealHouse)
+        yield home.inside(instance)
+
+
+REAL_XEN = RealXen()
+
+
 def parameters() -> list[Any]:
-    """All environments, for a fixture's params. Those that need more than Python carry the marker `services`."""
+    """Those with simulated guests, for a fixture's params. What needs more than Python has the marker `services`."""
     return [pytest.param(SIMULATOR, id=SIMULATOR.name), *real_daemons()]
 
 
 def real_daemons() -> list[Any]:
     """Those in which the XenStore daemon is a real one, and a process of its own; in the same form."""
     return [pytest.param(real, id=real.name, marks=pytest.mark.services) for real in (XENSTORED, OXENSTORED)]
+
+
+def with_real_guests() -> list[Any]:
+    """Those in which a guest has a kernel; in the same form."""
+    return [pytest.param(REAL_XEN, id=REAL_XEN.name, marks=[pytest.mark.services, pytest.mark.timeout(600)])]
+
+
+def all_of_them() -> list[Any]:
+    """All."""
+    return [*parameters(), *with_real_guests()]
 
 
 def children(store: Client, path: str) -> list[str]:

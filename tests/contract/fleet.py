@@ -12,8 +12,8 @@ from pathlib import Path
 
 from agent_protocol.legacy import AgentExchange
 from agent_protocol.xenstore import connect
-from compute_driver.xenapi import vms
-from compute_driver.xenapi.session import Connection, XenServer
+from compute_driver.xenapi.connection.session import Connection, XenServer
+from compute_driver.xenapi.guests import vms
 from guest_agent import VERSION
 from guest_agent.agent import Agent
 from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Context, features

@@ -21,10 +21,10 @@ from agent_protocol.messages import Advert, MessageError, Password, new_request_
 from agent_protocol.outcomes import Outcome, Refused, Unsuccessful
 from agent_protocol.sealed import SealedResult, open_reply, parse_sealed_reply, seal_reply, seal_request, verify_receipt
 from compute_driver.agents import LEGACY, SEALED, AgentInfo, AgentsInMemory
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from compute_driver.states import PowerState
-from compute_driver.xenapi.agent import GuestAgents
-from compute_driver.xenapi.vms import VM
+from compute_driver.xenapi.agents.agent import GuestAgents
+from compute_driver.xenapi.guests.vms import VM
 
 from .hostile import ADVERTS_READ, BOXES_OPENED, FRAMES_JOINED, OPERATIONS, REPLIES_READ, Hostile, from_environment
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from tools.commands import proof
 
 from .house import FIRST_PASSWORD, SECOND_PASSWORD, House
@@ -67,6 +67,8 @@ def test_the_audit_trail_tells_every_action_and_step_in_order(home: House) -> No
     assert [(row["action"], row["step"]) for row in rows] == [
         ("create", None),
         ("create", "create_vm"),
+        ("create", "create_root_disk"),
+        ("create", "attach_interfaces"),
         ("create", "boot"),
         ("create", "wait_for_agent"),
         ("set_admin_password", None),

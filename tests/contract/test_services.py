@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from tests.databases import empty_database
 from tools.commands import proof
 

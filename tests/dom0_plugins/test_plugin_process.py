@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent_protocol.xenstore import connect
 from dom0_plugins.frames import FRAME_SIZE, MAX_REPLY_SIZE
 from tests.agent_protocol.store import DEADLINE, in_background
 from tests.dom0_plugins.conftest import Guest, request, slices
@@ -84,6 +86,14 @@ def hold_a_conversation(plugin: Path, server: XenStoreServer, guest: Guest) -> N
     assert json.loads(answer["Value"]) == {guest.vm: "Grüße"}
     answer = run(plugin, server.socket, "status", {})
     assert json.loads(answer["Value"])["xenstore"] == "ok"
+    assert "console_log" in json.loads(run(plugin, server.socket, "version", {})["Value"])["functions"]
+    log = plugin.parent / "console"
+    log.write_bytes(bytes(range(256)) * 401)
+    with connect(str(server.socket)) as dom0:
+        dom0.write("/local/logconsole/@", str(log).encode())
+    answer = json.loads(run(plugin, server.socket, "console_log", {"vm": guest.vm})["Value"])
+    assert base64.b64decode(answer["data"]) == log.read_bytes()[-100 * 1024 :]
+    assert (answer["log"], answer["size"]) == ("read", 256 * 401)
     answer = run(plugin, server.socket, "größe", {})
     assert answer == {"Status": "Failure", "ErrorDescription": ["UNKNOWN_XENAPI_PLUGIN_FUNCTION", "größe"]}
 

@@ -23,7 +23,16 @@ def test_all_is_well(server: XenStoreServer, dom0: Client, monkeypatch: pytest.M
         "protocol": 2,
         "python": ".".join(map(str, sys.version_info[:3])),
         "xenstore": "ok",
-        "functions": ["adverts", "exchange", "status"],
+        "functions": ["adverts", "console_log", "exchange", "status", "version"],
+    }
+
+
+def test_the_version_is_told_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "nothing"))
+    assert json.loads(main.version({"ignored": "x"})) == {
+        "version": dom0_plugins.__version__,
+        "protocol": 2,
+        "functions": sorted(main.FUNCTIONS),
     }
 
 

@@ -1,5 +1,5 @@
 """Measure how long the main operations take, over the simulated XenServer and everything that stands before it; or,
-with --idle, what an agent costs its guest that nobody asks anything."""
+with --idle, what an agent costs its guest that nobody asks anything; or, with --reads, what it costs to read VMs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from rich.table import Table
 
 from compute_driver import passwords
 from compute_driver.context import RequestContext
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from tools.commands import embedded
 from tools.commands.idle import measure_idle
+from tools.commands.reads import measure_reads
 from tools.simulator.process import SimulatorProcess
 
 NAME = "bench"
@@ -35,10 +36,13 @@ def main() -> int:
         "--protocol", default="prefer-sealed", help="how the agent is spoken to, or `legacy` (default: %(default)s)"
     )
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="measure an idle agent for so long instead")
+    parser.add_argument("--reads", type=int, metavar="VMS", help="measure reads in a pool of so many VMs instead")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     options = parser.parse_args()
     if options.idle is not None:
         return _idle(options.idle, as_json=options.json)
+    if options.reads is not None:
+        return _reads(options.reads, options.rounds, as_json=options.json)
     with tempfile.TemporaryDirectory(prefix="xenward-bench-") as name:
         state = Path(name)
         with (
@@ -62,6 +66,20 @@ def _idle(seconds: float, *, as_json: bool) -> int:
             f"start to advert {figures.start_seconds:.3f} s, resident memory {figures.rss / 2**20:.1f} MiB, "
             f"woken up {figures.wakeups} times in {seconds:g} s"
         )
+    return 0
+
+
+def _reads(vms: int, rounds: int, *, as_json: bool) -> int:
+    figures = measure_reads(vms, rounds)
+    if as_json:
+        print(json.dumps(figures))
+        return 0
+    table = Table(title=f"Milliseconds for a read, in a pool of {vms} VMs")
+    for column in ("read", *next(iter(figures.values()))):
+        table.add_column(column, justify="left" if column == "read" else "right")
+    for what, summary in figures.items():
+        table.add_row(what, *(f"{value:g}" for value in summary.values()))
+    Console().print(table)
     return 0
 
 

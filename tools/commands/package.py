@@ -1,7 +1,8 @@
 """Build what is installed in guests and in dom0, from nothing but this checkout, into dist/.
 
 `deb` and `rpm` are the guest agent's packages, `zipapp` is the agent in one file for guests without them, `update` is a
-signed update of installed agents, and `plugin` is what dom0 gets. The same commit makes the same bytes.
+signed update of installed agents. `plugin` is what dom0 gets, and `plugin-rpm` the same as a package. The same commit
+makes the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.commands.environment import CHECKOUT
-from tools.packages import deb, dom0_plugin, rpm, update, zipapp
+from tools.packages import deb, dom0_plugin, plugin_rpm, rpm, update, zipapp
 from tools.packages.agent_tree import PackageError
 
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools/package", description=__doc__)
     parser.add_argument("--into", type=Path, default=CHECKOUT / "dist", metavar="DIR", help="default: %(default)s")
-    kinds = parser.add_subparsers(required=True, metavar="deb | rpm | zipapp | update | plugin")
+    kinds = parser.add_subparsers(required=True, metavar="deb | rpm | zipapp | update | plugin | plugin-rpm")
     kinds.add_parser("deb", help="for Debian and Ubuntu").set_defaults(build=lambda options: deb.build(options.into))
     kinds.add_parser("rpm", help="for RHEL and its like, Fedora, SUSE").set_defaults(
         build=lambda options: rpm.build(options.into)
@@ -59,10 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     signed = kinds.add_parser("update", help="of installed agents; see tools/packages/update.py")
     signed.add_argument("--key", type=Path, required=True, metavar="PEM", help="the Ed25519 private key to sign with")
     signed.set_defaults(build=lambda options: update.write(options.into, options.key))
-    plugin = kinds.add_parser("plugin", help="for dom0; see tools/packages/dom0_plugin.py")
-    plugin.add_argument("--interpreter", default=dom0_plugin.INTERPRETER, help="default: %(default)s")
-    plugin.add_argument("--bytecode", action="append", metavar="PYTHON")
-    plugin.set_defaults(build=_plugin)
+    for name, build, help_text in (
+        ("plugin", _plugin, "for dom0; see tools/packages/dom0_plugin.py"),
+        ("plugin-rpm", _plugin_rpm, "the same as a package for XenServer and XCP-ng"),
+    ):
+        plugin = kinds.add_parser(name, help=help_text)
+        plugin.add_argument("--interpreter", default=dom0_plugin.INTERPRETER, help="default: %(default)s")
+        plugin.add_argument("--bytecode", action="append", metavar="PYTHON")
+        plugin.set_defaults(build=build)
     return parser
 
 
@@ -88,6 +93,10 @@ def _plugin(options: argparse.Namespace) -> Path:
     destination: Path = options.into / "xenward"
     dom0_plugin.build(destination, options.interpreter, options.bytecode)
     return destination
+
+
+def _plugin_rpm(options: argparse.Namespace) -> Path:
+    return plugin_rpm.build(options.into, interpreter=options.interpreter, bytecode=options.bytecode)
 
 
 if __name__ == "__main__":

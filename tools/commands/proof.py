@@ -7,7 +7,7 @@ from pathlib import Path
 
 from passlib.hash import sha512_crypt
 
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 
 
 class NotProven(Exception):

@@ -25,7 +25,7 @@ from rich.table import Table
 from agent_protocol.outcomes import Unsuccessful
 from compute_driver import passwords
 from compute_driver.context import RequestContext
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from tools.commands import embedded, proof
 from tools.commands.environment import VIRTUAL_ENVIRONMENT
 from tools.simulator.process import SimulatorProcess

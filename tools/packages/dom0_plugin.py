@@ -31,6 +31,7 @@ _MODULES = {
         "__init__.py",
         "__main__.py",
         "adverts.py",
+        "console_log.py",
         "conversation.py",
         "delivery.py",
         "exchange.py",

@@ -25,6 +25,20 @@ from .agent_tree import (
 
 NAME = "xenward-agent"
 
+REPRODUCIBLE = """\
+# Nothing is changed after it was laid out: no stripping, no bytecode of the builder's Python.
+%global __os_install_post %{nil}
+%global debug_package %{nil}
+%global _build_id_links none
+%global _buildhost reproducible
+%global use_source_date_epoch_as_buildtime 1
+%global clamp_mtime_to_source_date_epoch 1
+%global source_date_epoch_from_changelog 0
+# Every rpm can read gzip.
+%global _binary_payload w9.gzdio
+"""
+"""For every spec: the same sources make the same bytes, whatever the machine."""
+
 SPEC = """\
 Name: {name}
 Version: {version}
@@ -38,17 +52,7 @@ Requires: python3-cryptography >= 3.4
 # The second is SUSE's name of it.
 Requires: (shadow-utils or shadow)
 
-# Nothing is changed after it was laid out: no stripping, no bytecode of the builder's Python.
-%global __os_install_post %{{nil}}
-%global debug_package %{{nil}}
-%global _build_id_links none
-%global _buildhost reproducible
-%global use_source_date_epoch_as_buildtime 1
-%global clamp_mtime_to_source_date_epoch 1
-%global source_date_epoch_from_changelog 0
-# Every rpm can read gzip.
-%global _binary_payload w9.gzdio
-
+{reproducible}
 %description
 {description}
 
@@ -100,23 +104,27 @@ def build(directory: Path, release: str | None = None) -> Path:
 
     release: a version other than the distribution's. PackageError when it cannot be built.
     """
-    require("rpmbuild", "rpm")
-    epoch = source_date_epoch()
     native = native_version(version() if release is None else release)
     files = installed_files()
-    destination = directory / f"{NAME}-{native}-1.noarch.rpm"
+    return pack(directory / f"{NAME}-{native}-1.noarch.rpm", _spec(files, native), files)
+
+
+def pack(destination: Path, spec_text: str, files: dict[str, File]) -> Path:
+    """Write a package of these files, as that spec says; gives its path. PackageError when it cannot be built."""
+    require("rpmbuild", "rpm")
+    epoch = source_date_epoch()
     with tempfile.TemporaryDirectory(prefix="xenward-rpm-") as name:
         top = Path(name)
         tree = top / "tree"
         tree.mkdir(mode=0o755)
         write_tree(tree, files)
         date_tree(tree, epoch)
-        spec = top / "agent.spec"
-        spec.write_text(_spec(files, native), encoding="utf-8")
+        spec = top / "package.spec"
+        spec.write_text(spec_text, encoding="utf-8")
         macros = {"_topdir": top, "_rpmdir": top, "_tmppath": top, "_rpmfilename": "package.rpm"}
         defined = [part for macro, value in macros.items() for part in ("--define", f"{macro} {value}")]
         run(["rpmbuild", "-bb", "--quiet", "--noclean", "--buildroot", str(tree), *defined, str(spec)], epoch)
-        directory.mkdir(parents=True, exist_ok=True)
+        destination.parent.mkdir(parents=True, exist_ok=True)
         destination.write_bytes((top / "package.rpm").read_bytes())
     return destination
 
@@ -133,6 +141,7 @@ def _spec(files: dict[str, File], native: str) -> str:
     listed += [f"%dir {directory}" for directory in sorted(directories)]
     return SPEC.format(
         name=NAME,
+        reproducible=REPRODUCIBLE,
         version=native,
         summary=SUMMARY,
         description=DESCRIPTION,

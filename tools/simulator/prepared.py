@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from . import host_power, power
+from . import host_power, power, storage_managers, vdis
 from .machine import Host
 from .memory import MIB
 from .state import State
@@ -97,6 +97,9 @@ def prepare(state: State, hosts: list[Host]) -> None:
         host_power.record_boot(database, host.ref)
         host_power.update_allowed_operations(database, host.ref)
         _control_domain(state, host)
+    storage_managers.record(database)
+    for sr in database.refs("SR"):
+        vdis.refresh(state, sr)
 
 
 def _host(state: State, host: Host) -> str:

@@ -12,8 +12,7 @@ from agent_protocol.outcomes import Outcome
 from compute_driver.agents import SEALED, AgentInfo
 from compute_driver.cli import main as cli
 from compute_driver.context import RequestContext
-from compute_driver.driver import SealedAnswer
-from compute_driver.sealing import SealedFailure, read_receipt
+from compute_driver.sealing import SealedAnswer, SealedFailure, read_receipt
 
 from ..sealed_agent import FEATURES, SealedAgent
 

@@ -292,6 +292,7 @@ def test_a_new_instance_gets_what_was_asked_for(service: Service, tmp_path: Path
             "memory_mb": 512,
             "vcpus": 2,
             "root_gb": 3,
+            "image_ref": "",
             "admin_password": None,
             "injected_files": [],
             "ssh_keys": [],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Union
 
-from compute_driver.xenapi.session import Connection, XenServer
+from compute_driver.xenapi.connection.session import Connection, XenServer
 
 DEADLINE = 10.0
 """Seconds after which a test that waits has failed."""
@@ -48,6 +48,11 @@ class ThenClose:
 
 
 @dataclass(frozen=True)
+class Drip:
+    """Answer a byte every now and then, for as long as the client stays."""
+
+
+@dataclass(frozen=True)
 class Late:
     """Answer when this event is set, or at the end of the test."""
 
@@ -55,7 +60,7 @@ class Late:
     value: Any = ""
 
 
-Behaviour = Union[Failure, Raw, Drop, ThenClose, Late, Callable[..., Any], str]
+Behaviour = Union[Failure, Raw, Drop, ThenClose, Drip, Late, Callable[..., Any], str]
 """What becomes of one call. A function is called with the call's arguments for the value; text is the value."""
 
 
@@ -131,11 +136,19 @@ class BadServer:
                 length = int(value)
             if line == b"\r\n":
                 break
-        arguments, method = xmlrpc.client.loads(incoming.read(length))
+        body = incoming.read(length)
+        if len(body) < length:
+            return False
+        arguments, method = xmlrpc.client.loads(body)
         behaviour = self._next(str(method), arguments)
         if isinstance(behaviour, Drop):
             connection.shutdown(socket.SHUT_RDWR)
             self.closed.set()
+            return False
+        if isinstance(behaviour, Drip):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 100000\r\n\r\n")
+            while not self._ending.wait(0.02):
+                connection.sendall(b" ")
             return False
         if isinstance(behaviour, Late):
             while not behaviour.event.wait(0.01) and not self._ending.is_set():

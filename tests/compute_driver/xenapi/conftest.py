@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from compute_driver.xenapi.session import Connection, XenServer
+from compute_driver.xenapi.connection.session import Connection, XenServer
 from tools.simulator.process import SimulatorProcess
 
 from .bad_server import BadServer
 from .plugin import Plugin
+from .pool import Pool
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,12 @@ def calls(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> Calls:
     # patches the same once more would bring this one back after its end otherwise.
     monkeypatch.setattr(XenServer, "call", lambda server, *arguments, **named: it(server, *arguments, **named))
     return it
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Pool]:
+    """A simulated pool of two hosts. Each test leaves it as it found it."""
+    with SimulatorProcess(["--no-agent", "--login-failure-delay", "0", "--hosts", "2"]) as simulator:
+        server = XenServer(Connection(simulator.url, simulator.username, simulator.password))
+        yield Pool(simulator, server)
+        server.close()

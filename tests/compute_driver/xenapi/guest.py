@@ -10,10 +10,10 @@ import pytest
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Unsuccessful
 from compute_driver.agents import AgentInfo, AgentsInMemory
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from compute_driver.states import PowerState
-from compute_driver.xenapi.agent import GuestAgents
-from compute_driver.xenapi.vms import VM
+from compute_driver.xenapi.agents.agent import GuestAgents
+from compute_driver.xenapi.guests.vms import VM
 
 from ..sealed_agent import VM_UUID, SealedAgent
 from .plugin import Answer, Plugin

@@ -17,3 +17,17 @@ def test_it_reports_every_operation() -> None:
     measured = json.loads(done.stdout)
     assert {"build_and_run_instance", "set_admin_password", "inject_file, 1 MiB", "get_instance"} <= measured.keys()
     assert all(0 < runs["least"] <= runs["median"] <= runs["most"] for runs in measured.values())
+
+
+def test_reads_are_timed_from_events_and_by_calls() -> None:
+    command = [sys.executable, "-m", "tools.commands.bench", "--reads", "3", "--rounds", "1", "--json"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert {
+        "one VM and its metrics, from events",
+        "one VM and its metrics, by VM.get_record",
+        "state of all instances, from events",
+        "all VMs, by VM.get_all_records",
+    } <= measured.keys()
+    assert all(0 < runs["least"] <= runs["median"] <= runs["most"] for runs in measured.values())

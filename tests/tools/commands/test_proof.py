@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from passlib.hash import sha512_crypt
 
-from compute_driver.driver import InjectedFile
+from compute_driver.files import InjectedFile
 from tools.commands import proof
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import XenAPI
 
-from tools.labs.packages import unpacked
 from tools.simulator.process import SimulatorProcess
 
 from .support import STAND_IN, Vm, make_vm, plugin
@@ -55,22 +52,3 @@ def vm(session: XenAPI.Session) -> Iterator[Vm]:
     vm = make_vm(session)
     yield vm
     vm.destroy()
-
-
-QEMU = ("qemu-utils", "libaio1", "libfuse3-3", "liburing2", "libnuma1")
-
-
-@pytest.fixture(scope="session")
-def qemu_img() -> Callable[..., str]:
-    """Runs Debian's qemu-img and gives what it prints."""
-    directory = unpacked(QEMU)
-    (libraries,) = directory.glob("usr/lib/*-linux-gnu")
-    environment = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(libraries)}
-
-    def run(*arguments: str) -> str:
-        command = [str(directory / "usr/bin/qemu-img"), *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run

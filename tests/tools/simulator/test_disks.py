@@ -333,3 +333,13 @@ def test_record(transfers: Transfers) -> None:
     vdi = transfers.disk(virtual_size="0", sm_config={"type": "raw"})
     assert transfers.api.VDI.get_virtual_size(vdi) == str(4 * MIB)
     assert transfers.api.VDI.get_sm_config(vdi) == {"vdi_type": "vhd", "type": "raw"}
+
+
+def test_what_the_storage_manager_can_do(session: XenAPI.Session) -> None:
+    drivers = {record["type"]: record for record in session.xenapi.SM.get_all_records().values()}
+    assert set(drivers) == set(session.xenapi.SR.get_supported_types())
+    assert {"VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE"} <= set(drivers["ext"]["features"])
+    assert "VDI_RESIZE_ONLINE" not in drivers["ext"]["features"]
+    assert "VDI_CREATE" not in drivers["iscsi"]["features"]
+    (repository,) = session.xenapi.SR.get_all_records().values()
+    assert {"vdi_create", "vdi_clone", "scan"} <= set(repository["allowed_operations"])

@@ -235,7 +235,7 @@ class Faults:
 
     def lose_events(self, first: int | None = 1) -> int:
         """Let event.from and event.next fail with EVENTS_LOST, so many times; gives the rule's number."""
-        return self.add_rule("event.*", "fail", error=["EVENTS_LOST"], first=first)
+        return self.add_rule("event.????", "fail", error=["EVENTS_LOST"], first=first)
 
     def reset_event_tokens(self) -> None:
         """Let event.from refuse all tokens given out until now, with EVENT_FROM_TOKEN_PARSE_FAILURE."""

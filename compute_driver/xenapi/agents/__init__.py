@@ -1,0 +1,1 @@
+"""The agents inside guests, reached through the dom0 plugin."""

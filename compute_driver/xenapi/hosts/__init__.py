@@ -1,0 +1,1 @@
+"""The pool's hosts, which are the driver's nodes."""

@@ -1,0 +1,1 @@
+"""Guests that change their size or their place."""

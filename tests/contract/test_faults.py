@@ -1,0 +1,176 @@
+"""Whatever goes wrong at whichever call: afterwards there is a working guest, or nothing of it.
+
+Each test prints a table: call, fault, outcome, and what was left. `pytest -rA` shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agent_protocol.messages import Password
+from agent_protocol.outcomes import Unsuccessful
+from compute_driver.files import InjectedFile
+from compute_driver.states import PowerState
+
+from .faults import AGENTLESS, FAULTS, WITH_AGENT, Bench, Operation, Steps, Wanted, bench, try_each
+
+
+def spawn(it: Bench, instance: Wanted) -> None:
+    it.driver.spawn(
+        instance,
+        image=WITH_AGENT,
+        admin_password=Password("hunter2 & Secret"),
+        injected_files=[InjectedFile("/etc/motd", b"hello")],
+        progress=Steps(),
+    )
+
+
+def is_made(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """A guest that runs, or nothing and an error."""
+    if error is None:
+        assert it.state(instance) is PowerState.RUNNING
+        it.driver.destroy(instance)
+    it.assert_nothing_left()
+
+
+def is_gone(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """Nothing, if need be when it is asked for again."""
+    if error is not None:
+        it.driver.destroy(instance)
+    it.assert_nothing_left()
+
+
+def is_rescued(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """A rescued guest, or one that is as before, powered off if that was begun; and unrescue brings back what was."""
+    assert it.state(instance) in (PowerState.RUNNING, PowerState.SHUTDOWN)
+    assert error is not None or it.state(instance) is PowerState.RUNNING
+    assert len(it.disks(instance)) == (2 if error is None else 1)
+    it.driver.unrescue(instance)
+    is_itself(it, instance, None)
+
+
+def is_back(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """A guest on its own disk, if need be when it is asked for again."""
+    if error is not None:
+        it.driver.unrescue(instance)
+    is_itself(it, instance, None)
+
+
+def is_itself(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """A guest with one root disk, which can start."""
+    del error
+    vm = it.vm(instance)
+    assert list(it.disks(instance)) == ["0"]
+    assert set(vm.other_config) - {"mac_seed"} == {"xenward:instance"}
+    it.driver.power_on(instance)
+    assert it.state(instance) is PowerState.RUNNING
+    it.driver.destroy(instance)
+    it.assert_nothing_left()
+
+
+def rescued(it: Bench) -> Wanted:
+    instance = it.guest()
+    it.driver.rescue(instance, image=AGENTLESS, rescue_password=None, progress=Steps())
+    return instance
+
+
+def begin(it: Bench, instance: Wanted) -> None:
+    it.driver.migrate_disk_and_power_off(instance, timeout=0, progress=Steps())
+
+
+def bigger(instance: Wanted) -> Wanted:
+    return replace(instance, memory_mb=128, vcpus=2, root_gb=2)
+
+
+def begun(it: Bench) -> Wanted:
+    instance = it.guest()
+    begin(it, instance)
+    return instance
+
+
+def resized(it: Bench) -> Wanted:
+    instance = begun(it)
+    it.driver.finish_migration(bigger(instance), power_on=False, progress=Steps())
+    return instance
+
+
+def has_sizes(it: Bench, instance: Wanted) -> None:
+    """Memory and root disk are as the instance says, and no resize is under way."""
+    assert int(it.server.call("VM.get_memory_static_max", it.vm(instance).ref)) == instance.memory_mb * 1024**2
+    assert int(it.server.call("VDI.get_virtual_size", it.disks(instance)["0"])) == instance.root_gb * 1024**3
+    is_itself(it, instance, None)
+
+
+def is_begun(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """A resize that can be finished or taken back, or a guest of which nothing was changed."""
+    if error is not None:
+        assert "xenward:resize" not in it.vm(instance).other_config
+        begin(it, instance)
+    it.driver.finish_revert_migration(instance, power_on=False)
+    has_sizes(it, instance)
+
+
+def is_resized(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """A guest with its new sizes, if need be when it is asked for again."""
+    if error is not None:
+        it.driver.finish_migration(bigger(instance), progress=Steps())
+    assert it.state(instance) is PowerState.RUNNING
+    it.driver.confirm_migration(instance)
+    has_sizes(it, bigger(instance))
+
+
+def is_confirmed(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """The same, and what led back is gone."""
+    if error is not None:
+        it.driver.confirm_migration(instance)
+    has_sizes(it, bigger(instance))
+
+
+def is_reverted(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """A guest with its old sizes, if need be when it is asked for again."""
+    if error is not None:
+        it.driver.finish_revert_migration(instance)
+    assert it.state(instance) is PowerState.RUNNING
+    has_sizes(it, instance)
+
+
+OPERATIONS = [
+    Operation("spawn", lambda it: Wanted(), spawn, is_made, agent=True),
+    Operation("destroy", Bench.guest, lambda it, guest: it.driver.destroy(guest), is_gone),
+    Operation(
+        "rescue",
+        Bench.guest,
+        lambda it, guest: it.driver.rescue(guest, image=AGENTLESS, rescue_password=None, progress=Steps()),
+        is_rescued,
+    ),
+    Operation("unrescue", rescued, lambda it, guest: it.driver.unrescue(guest), is_back),
+    Operation(
+        "rebuild",
+        Bench.guest,
+        lambda it, guest: it.driver.rebuild(guest, image=AGENTLESS, progress=Steps()),
+        is_itself,
+    ),
+    Operation("migrate_disk_and_power_off", Bench.guest, begin, is_begun),
+    Operation(
+        "finish_migration",
+        begun,
+        lambda it, guest: it.driver.finish_migration(bigger(guest), progress=Steps()),
+        is_resized,
+    ),
+    Operation("confirm_migration", resized, lambda it, guest: it.driver.confirm_migration(guest), is_confirmed),
+    Operation("revert_migration", resized, lambda it, guest: it.driver.finish_revert_migration(guest), is_reverted),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_one_fault_at_each_call(operation: Operation, fault: str) -> None:
+    with bench(*(() if operation.agent else ("--no-agent",))) as it:
+        rows = try_each(it, operation, fault)
+    print(f"{operation.name}: one call {fault}")
+    for row in rows:
+        print(row)
+    assert len(rows) >= 3
+    assert [str(row) for row in rows if row.wrong or row.left] == []
