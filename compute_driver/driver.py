@@ -216,6 +216,10 @@ class ComputeDriver(abc.ABC):
         """Store a copy of the root disk as it is now with an image service. disk_format: `raw` or `vhd`."""
 
     @abc.abstractmethod
+    def manage_image_cache(self, *, unused_for: float) -> list[str]:
+        """Remove cached images that no guest was made from for so many seconds; gives their ids. Guests keep all."""
+
+    @abc.abstractmethod
     def quiesce(self, instance: Instance, *, timeout: float) -> None:
         """Have the guest's agent freeze its file systems, for at most `timeout` seconds."""
 

@@ -74,6 +74,14 @@ class ComputeManager:
         except Unsuccessful as error:
             LOG.error("host %s: %s", self._host, error)
 
+    def manage_image_cache(self, unused_for: float) -> None:
+        """Have images removed that no guest was made from for so many seconds. What goes wrong is logged."""
+        try:
+            for image in self._driver.manage_image_cache(unused_for=unused_for):
+                LOG.info("host %s: image %s was not used for long, and is not cached any more", self._host, image)
+        except Unsuccessful as error:
+            LOG.warning("host %s: cached images could not be looked through: %s", self._host, error)
+
     def close_unfinished(self) -> None:
         """End what an earlier run of this host's service left in flight: nobody knows how it went.
 

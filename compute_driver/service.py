@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 
@@ -19,10 +19,16 @@ from agent_protocol.outcomes import Unsuccessful
 
 from . import concurrency, config
 
+if TYPE_CHECKING:
+    from .manager import ComputeManager
+
 LOG = logging.getLogger(__name__)
 
 EMBEDDED = "fake://"
 """The bus within one process, and the default."""
+
+IMAGE_CACHE_PERIOD = 3600.0
+"""Seconds from one look for cached images that nobody uses to the next."""
 
 
 def transport(conf: Any) -> Any:
@@ -42,8 +48,8 @@ def is_embedded(conf: Any) -> bool:
 
 
 @contextmanager
-def running(conf: Any, bus: Any, *, brief: bool = False) -> Iterator[None]:
-    """The compute service of `conf.host`, serving `bus` while the block runs.
+def running(conf: Any, bus: Any, *, brief: bool = False) -> Iterator[ComputeManager]:
+    """The compute service of `conf.host`, serving `bus` while the block runs; gives its manager.
 
     brief: for one who gives a few orders and waits for every answer. He needs no greeting of the hypervisor at the
     start, whose state his orders will tell, and no wait at the end, which costs a second: so long do oslo.messaging's
@@ -90,7 +96,7 @@ def running(conf: Any, bus: Any, *, brief: bool = False) -> Iterator[None]:
         server = rpc.server(bus, manager, conf.host)
         server.start()
         try:
-            yield
+            yield manager
         finally:
             server.stop()
             if not brief:
@@ -151,10 +157,11 @@ def _serve(conf: Any) -> int:
     if is_embedded(conf):
         print("xenward-compute: transport_url must name a bus that other processes reach", file=sys.stderr)
         return 1
-    with running(conf, bus):
+    with running(conf, bus) as manager:
         LOG.info("serving host %s", conf.host)
         print("ready", flush=True)
-        stop.wait()
+        while not stop.wait(IMAGE_CACHE_PERIOD):
+            manager.manage_image_cache(conf.images.evict_after)
     return 0
 
 

@@ -219,6 +219,11 @@ class FakeDriver(ComputeDriver):
             # As it is, whatever the format: nobody boots from it.
             return service.store(NewImage(name, DiskFormat(disk_format), system.size_gb), iter([system.content]))
 
+    def manage_image_cache(self, *, unused_for: float) -> list[str]:
+        # Images are read anew for each guest: there is no cache.
+        del unused_for
+        return []
+
     def quiesce(self, instance: Instance, *, timeout: float) -> None:
         guest = self._it.running(instance)
         if timeout < 1:

@@ -30,6 +30,7 @@ from .moving import resize
 from .network.interfaces import Interfaces
 from .network.networks import Networks
 from .parts import Parts
+from .storage import repositories
 from .storage.image_cache import STALE_AFTER, ImageCache
 from .storage.snapshots import Snapshots
 from .storage.transfers import STALL_TIMEOUT, Transfers
@@ -181,6 +182,10 @@ class XenServerDriver(ComputeDriver):
         snapshots = Snapshots(self._server, self._parts.transfers, service)
         with progress.step("snapshot"):
             return snapshots.take(instance, vms.find(self._server, instance).ref, name, disk_format=kept)
+
+    def manage_image_cache(self, *, unused_for: float) -> list[str]:
+        repository = repositories.choose(self._server, self._parts.repository)
+        return self._parts.images.evict(repository, unused_for)
 
     # Resize and migration
 

@@ -312,3 +312,30 @@ def test_actions_by_name_uuid_and_of_the_deleted(bench: Bench) -> None:
     with pytest.raises(InstanceNotFound):
         bench.manager.list_actions("nobody")
     assert len(bench.manager.list_actions(None)) == 5
+
+
+# Cached images
+
+
+def test_images_that_were_not_used_for_long_are_named(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked: list[float] = []
+
+    def evict(*, unused_for: float) -> list[str]:
+        asked.append(unused_for)
+        return ["debian-12"]
+
+    monkeypatch.setattr(bench.driver, "manage_image_cache", evict)
+    bench.manager.manage_image_cache(60.0)
+    assert asked == [60.0]
+    assert "debian-12" in caplog.text
+
+
+def test_cached_images_that_cannot_be_looked_through_end_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.driver.errors["manage_image_cache"] = XenServerUnreachable("xenserver", "no route")
+    bench.manager.manage_image_cache(60.0)
+    assert "no route" in caplog.text

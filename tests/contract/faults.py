@@ -14,7 +14,8 @@ from typing import Any
 
 from agent_protocol.outcomes import Unsuccessful
 from compute_driver.agents import AgentsInMemory
-from compute_driver.images import DiskFormat, Image, ImageReader
+from compute_driver.errors import ImageNotFound
+from compute_driver.images import DiskFormat, Image, ImageReader, NewImage
 from compute_driver.states import PowerState
 from compute_driver.xenapi.connection.session import ORIGINATOR, Connection
 from compute_driver.xenapi.driver import XenServerDriver
@@ -89,13 +90,32 @@ class Steps:
         return nullcontext()
 
 
+class Images:
+    """An image service that forgets the bytes. stored: what came to its end."""
+
+    def __init__(self) -> None:
+        self.stored: list[Image] = []
+
+    def get(self, image_ref: str) -> Image:
+        raise ImageNotFound(image_ref)
+
+    def store(self, new: NewImage, pieces: Iterator[bytes]) -> Image:
+        size = sum(map(len, pieces))
+        self.stored.append(Image("stored", new.name, new.disk_format, _Bytes(), size=size))
+        return self.stored[-1]
+
+    def delete(self, image_ref: str) -> None:
+        self.stored = [image for image in self.stored if image.id != image_ref]
+
+
 class Bench:
-    """A driver of a simulated XenServer that can be made to misbehave."""
+    """A driver of a simulated XenServer that can be made to misbehave. images: where its snapshots go."""
 
     def __init__(self, simulator: SimulatorProcess) -> None:
         self.simulator = simulator
         self.control: Control = simulator.control
         self.memory = AgentsInMemory()
+        self.images = Images()
         connection = Connection(simulator.url, simulator.username, simulator.password)
         self.driver = XenServerDriver(connection, self.memory, agent_timeout=15.0, boot_timeout=30.0)
         self.server = self.driver._server

@@ -136,6 +136,18 @@ def is_reverted(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None
     has_sizes(it, instance)
 
 
+def snapshot(it: Bench, instance: Wanted) -> None:
+    it.driver.snapshot(instance, service=it.images, name="backup", disk_format="vhd", progress=Steps())
+
+
+def is_stored(it: Bench, instance: Wanted, error: Unsuccessful | None) -> None:
+    """An image, or none and an error; the guest runs as if nothing had been."""
+    assert len(it.images.stored) == (1 if error is None else 0)
+    it.images.stored.clear()
+    assert it.state(instance) is PowerState.RUNNING
+    is_itself(it, instance, None)
+
+
 OPERATIONS = [
     Operation("spawn", lambda it: Wanted(), spawn, is_made, agent=True),
     Operation("destroy", Bench.guest, lambda it, guest: it.driver.destroy(guest), is_gone),
@@ -152,6 +164,7 @@ OPERATIONS = [
         lambda it, guest: it.driver.rebuild(guest, image=AGENTLESS, progress=Steps()),
         is_itself,
     ),
+    Operation("snapshot", Bench.guest, snapshot, is_stored),
     Operation("migrate_disk_and_power_off", Bench.guest, begin, is_begun),
     Operation(
         "finish_migration",

@@ -42,6 +42,10 @@ def test_a_second_instance_of_an_image_copies_no_data(xenserver: XenServerEnviro
     assert transfers == [["import_raw_vdi"], []]
     for instance in (first, second):
         xenserver.driver.destroy(instance)
+    # The image stays for the next one, until nobody used it for long enough.
+    assert xenserver.driver.manage_image_cache(unused_for=3600.0) == []
+    assert "fresh" in xenserver.driver.manage_image_cache(unused_for=0.0)
+    assert [left.name for left in xenserver.simulator.control.leftovers() if left.cls == "VDI"] == []
 
 
 def test_1000_instances_are_listed_and_their_states_told_without_a_call(xenserver: XenServerEnvironment) -> None:
