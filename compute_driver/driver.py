@@ -275,7 +275,10 @@ class ComputeDriver(abc.ABC):
 
     @abc.abstractmethod
     def attach_volume(self, instance: Instance, volume: Volume) -> str:
-        """Attach a volume, and plug it in if the guest runs; gives its device number. Attached already: the same."""
+        """Attach a volume, and plug it in if the guest runs; attached already, it stays.
+
+        Gives its device: a name such as `xvdb` once the guest has it, its number before that.
+        """
 
     @abc.abstractmethod
     def detach_volume(self, instance: Instance, volume: Volume) -> None:

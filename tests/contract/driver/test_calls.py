@@ -13,8 +13,8 @@ from compute_driver.xenapi.connection.session import ORIGINATOR, Connection, Xen
 from tests.compute_driver.xenapi.waiting import vm_record
 from tools.simulator.faults.call_log import LoggedCall
 
-from .environments import XenServerEnvironment, simulator
 from .wanted import Steps, Wanted, image
+from .xenserver import XenServerEnvironment, simulator
 
 INSTANCES = 1000
 

@@ -15,8 +15,8 @@ from compute_driver.files import InjectedFile
 from compute_driver.states import PowerState
 from tests.contract.real_xen import real_house
 
-from .environments import RealXenEnvironment
 from .wanted import FILE, FIRST, KEY, OTHER_KEY, SECOND, Steps, Wanted, code
+from .xenserver import RealXenEnvironment
 
 pytestmark = [
     pytest.mark.services,

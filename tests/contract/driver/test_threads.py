@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from .conftest import Make
-from .environments import Environment, FakeEnvironment, XenServerEnvironment
+from .environments import Environment, FakeEnvironment
 from .wanted import WITH_AGENT
+from .xenserver import XenServerEnvironment
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 

@@ -22,9 +22,11 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZG
 _HERE = Path(__file__).resolve().parent
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One environment after the other, and with several test processes each in one of them."""
+    """One environment after the other, and with several test processes each in one of them.
+
+    Not `trylast`: it has to come before pytest-xdist looks for groups.
+    """
     places = [number for number, item in enumerate(items) if _HERE in item.path.parents]
     order = [str(parameter.id) for parameter in environments.all_of_them()]
     mine = sorted((items[place] for place in places), key=lambda item: order.index(_environment(item)))
