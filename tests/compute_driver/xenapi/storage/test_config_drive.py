@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pycdlib
@@ -17,10 +16,9 @@ from compute_driver.xenapi.connection.session import XenServer
 from compute_driver.xenapi.storage import config_drive, disks
 from compute_driver.xenapi.storage.config_drive import Contents, build
 from compute_driver.xenapi.storage.transfers import Transfers
-from tools.simulator.process import SimulatorProcess
 
 from ..conftest import Wanted
-from .support import OPTIONS, Storage
+from .support import Storage
 
 INSTANCE = Wanted()
 CONTENTS = Contents(
@@ -32,20 +30,6 @@ CONTENTS = Contents(
     {"links": []},
     {"a": 1},
 )
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(OPTIONS) as it:
-        yield it
-
-
-@pytest.fixture
-def storage(simulator: SimulatorProcess) -> Iterator[Storage]:
-    it = Storage(simulator)
-    yield it
-    it.empty()
-    it.server.close()
 
 
 def read(disc: bytes, names: str) -> dict[str, bytes]:

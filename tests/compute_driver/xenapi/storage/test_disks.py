@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -12,26 +11,11 @@ from compute_driver.errors import ObjectGone, StorageFull, StorageNotFound, XenS
 from compute_driver.xenapi.storage import disks, marks, repositories
 from compute_driver.xenapi.storage.disks import NewDisk
 from compute_driver.xenapi.storage.marks import Purpose
-from tools.simulator.process import SimulatorProcess
 
 from ..conftest import Wanted
-from .support import MIB, OPTIONS, FaultyServer, Storage
+from .support import MIB, FaultyServer, Storage
 
 WAYS = ("refused", "lost", "interrupted")
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(OPTIONS) as it:
-        yield it
-
-
-@pytest.fixture
-def storage(simulator: SimulatorProcess) -> Iterator[Storage]:
-    it = Storage(simulator)
-    yield it
-    it.empty()
-    it.server.close()
 
 
 def new(instance: Wanted | None = None, size: int = 8 * MIB) -> NewDisk:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,27 +24,12 @@ from compute_driver.xenapi.storage.disks import Disk
 from compute_driver.xenapi.storage.image_cache import ImageCache
 from compute_driver.xenapi.storage.marks import Purpose
 from compute_driver.xenapi.storage.transfers import Transfers, Watch
-from tools.simulator.process import SimulatorProcess
 
 from ..conftest import Wanted
-from .support import MIB, OPTIONS, Bytes, Storage, image_of, noise, vhd_of
+from .support import MIB, Bytes, Storage, image_of, noise, vhd_of
 
 SIZE = 8 * MIB
 DATA = noise(3 * MIB) + bytes(5 * MIB)
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(OPTIONS) as it:
-        yield it
-
-
-@pytest.fixture
-def storage(simulator: SimulatorProcess) -> Iterator[Storage]:
-    it = Storage(simulator)
-    yield it
-    it.empty()
-    it.server.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -14,28 +13,13 @@ from compute_driver.xenapi.storage import branches, disks, marks, orphans
 from compute_driver.xenapi.storage.disks import Disk
 from compute_driver.xenapi.storage.image_cache import ImageCache
 from compute_driver.xenapi.storage.marks import Purpose
-from tools.simulator.process import SimulatorProcess
 
 from ..conftest import Wanted
-from .support import MIB, OPTIONS, FaultyServer, Storage, image_of, noise
+from .support import MIB, FaultyServer, Storage, image_of, noise
 
 DATA = noise(MIB)
 NOW = -60.0
 """As grace: also what was made this minute."""
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(OPTIONS) as it:
-        yield it
-
-
-@pytest.fixture
-def storage(simulator: SimulatorProcess) -> Iterator[Storage]:
-    it = Storage(simulator)
-    yield it
-    it.empty()
-    it.server.close()
 
 
 def made(storage: Storage, purpose: Purpose = Purpose.ROOT, instance: Wanted | None = None) -> Disk:

@@ -19,27 +19,12 @@ from compute_driver.xenapi.storage.image_cache import ImageCache
 from compute_driver.xenapi.storage.marks import Purpose
 from compute_driver.xenapi.storage.snapshots import Snapshots
 from compute_driver.xenapi.storage.transfers import Transfers, Watch
-from tools.simulator.process import SimulatorProcess
 
 from ..conftest import Wanted
-from .support import MIB, OPTIONS, Reader, Storage, noise
+from .support import MIB, Reader, Storage, noise
 
 SIZE = 8 * MIB
 DATA = noise(2 * MIB) + bytes(4 * MIB) + noise(2 * MIB, 5)
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(OPTIONS) as it:
-        yield it
-
-
-@pytest.fixture
-def storage(simulator: SimulatorProcess) -> Iterator[Storage]:
-    it = Storage(simulator)
-    yield it
-    it.empty()
-    it.server.close()
 
 
 @pytest.fixture

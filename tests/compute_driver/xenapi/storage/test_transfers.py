@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -21,20 +20,6 @@ from .support import MIB, OPTIONS, Reader, Storage, noise, vhd_of
 
 SIZE = 8 * MIB
 DATA = noise(3 * MIB + 512) + bytes(4 * MIB) + noise(1 * MIB - 512, 2)
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorProcess]:
-    with SimulatorProcess(OPTIONS) as it:
-        yield it
-
-
-@pytest.fixture
-def storage(simulator: SimulatorProcess) -> Iterator[Storage]:
-    it = Storage(simulator)
-    yield it
-    it.empty()
-    it.server.close()
 
 
 def send(storage: Storage, vdi: str, data: bytes, disk_format: DiskFormat = DiskFormat.RAW) -> None:
