@@ -55,7 +55,7 @@ def boot(home: House, server: XenServer, size: int) -> list[FleetGuest]:
     """That many guests, without disks or interfaces. `home` must boot its guests without an agent."""
     guests = []
     for number in range(size):
-        ref = server.call("VM.create", vms._record(_Wanted(f"fleet-{number}")))
+        ref = vms.create(server, _Wanted(f"fleet-{number}")).ref
         server.call("VM.start", ref, False, False)
         record = server.call("VM.get_record", ref)
         guests.append(FleetGuest(record["uuid"], record["domid"], home.simulator.guest_root(record["uuid"])))

@@ -65,7 +65,7 @@ def test_the_main_job_with_service_and_command_apart(home: House, directory: Pat
             assert proof.password_opens(guest, "root", SECOND_PASSWORD)
             assert not proof.password_opens(guest, "root", FIRST_PASSWORD)
             assert proof.file_is(guest, InjectedFile("/etc/blob", bytes(range(256)), 0o644))
-            assert [row["outcome"] for row in home.actions()] == ["succeeded"] * 7
+            assert [row["outcome"] for row in home.actions()] == ["succeeded"] * 9
             ended(home.set_password("x", "nobody"), "refused", "instance_not_found")
             assert home.xenward("server", "delete", "web").status == 0
     log = (directory / "service.log").read_text()

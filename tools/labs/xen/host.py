@@ -57,7 +57,7 @@ memory={memory}
 vcpus=1
 extra="console=hvc0 quiet mitigations=off"
 disk=["format=raw,vdev=xvda,access=rw,script=block-lab,target={disk}",
-      "format=raw,vdev=xvdb,access=r,script=block-lab,target=/dev/sda"]
+      "format=raw,vdev=xvdb,access=r,script=block-lab,target=/dev/system"]
 on_poweroff="destroy"
 on_reboot="destroy"
 on_crash="destroy"

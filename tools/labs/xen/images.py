@@ -276,7 +276,7 @@ def _project(debian: Path, packages: Path) -> Path:
             guest = Path(temporary) / "guest.cpio"
             with Archive(guest) as archive:
                 archive.file("init", (_HERE / "initramfs").read_bytes(), 0o755)
-                archive.file("parameters", b"BASE=/dev/xvdb CHANGES=/dev/xvda\n")
+                archive.file("parameters", b"BASE=/dev/xvdb CHANGES=/dev/xvda SPACE=\n")
                 archive.tree(_code_of_guests(Path(temporary) / "layer", packages), below="layer")
                 archive.file("layer/lab/init", (_HERE / "guest/init").read_bytes(), 0o755)
                 for name in ("poweroff", "reboot"):
@@ -285,7 +285,7 @@ def _project(debian: Path, packages: Path) -> Path:
             dom0_plugin.build(plugin, "/usr/bin/python3.11", [sys.executable])
             with Archive(directory / "project.cpio") as archive:
                 archive.file("init", (_HERE / "initramfs").read_bytes(), 0o755)
-                archive.file("parameters", b"BASE=/dev/sda CHANGES=\n")
+                archive.file("parameters", b"BASE=/dev/system CHANGES= SPACE=/dev/space\n")
                 archive.file("layer/lab/init", (_HERE / "dom0/init").read_bytes(), 0o755)
                 archive.file("layer/lab/control.py", (_HERE / "dom0/control.py").read_bytes())
                 archive.file("layer/etc/xen/scripts/block-lab", (_HERE / "dom0/block").read_bytes(), 0o755)

@@ -10,7 +10,7 @@ import pytest
 
 from tools.simulator.process import SimulatorProcess
 
-CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[4]
 
 WORK = """
 import sys, threading
