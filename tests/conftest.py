@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tools.labs.packages import unpacked
+
+from .groups import Groups
 
 QEMU = ("qemu-utils", "libaio1", "libfuse3-3", "liburing2", "libnuma1")
 
@@ -25,6 +28,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("services") is not None]
     config.hook.pytest_deselected(items=left_out)
     items[:] = chosen
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")

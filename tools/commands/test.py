@@ -31,17 +31,7 @@ def main() -> int:
     parser.add_argument("--no-checks", action="store_true", help="tests only")
     options, for_pytest = parser.parse_known_args()
     failed = [] if options.no_checks else [name for name in CHECKS if not _passes(name)]
-    pytest = [
-        f"{_BIN}/python",
-        "-m",
-        "pytest",
-        "-n",
-        _WORKERS,
-        "--dist",
-        "loadgroup",
-        *(["--all"] if options.all else []),
-        *for_pytest,
-    ]
+    pytest = [f"{_BIN}/python", "-m", "pytest", "-n", _WORKERS, *(["--all"] if options.all else []), *for_pytest]
     tests = subprocess.run(pytest, cwd=CHECKOUT, check=False).returncode
     for name in failed:
         print(f"FAILED check: {name}", file=sys.stderr)

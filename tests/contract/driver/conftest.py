@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +13,6 @@ from compute_driver.volumes import Volume
 
 from .environments import ENVIRONMENTS, Environment
 from .wanted import AGENTLESS, FIRST, Steps, Wanted
-
-_HERE = Path(__file__).resolve().parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One test process has the simulator. Real Xen is brought up where the other tests over it are."""
-    for item in items:
-        if _HERE in item.path.parents and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group("driver"))
-
 
 @pytest.fixture(scope="session", params=ENVIRONMENTS)
 def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:

@@ -18,11 +18,7 @@ from tests.contract.real_xen import real_house
 from .wanted import FILE, FIRST, KEY, OTHER_KEY, SECOND, Steps, Wanted, code
 from .xenserver import RealXenEnvironment
 
-pytestmark = [
-    pytest.mark.services,
-    pytest.mark.timeout(600),
-    pytest.mark.xdist_group("environment-real-xen"),
-]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -23,15 +23,11 @@ _HERE = Path(__file__).resolve().parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One environment after the other, and with several test processes each in one of them.
-
-    Not `trylast`: it has to come before pytest-xdist looks for groups.
-    """
+    """One environment after the other; tests/groups.py keeps each of them in one process."""
     places = [number for number, item in enumerate(items) if _HERE in item.path.parents]
     order = [str(parameter.id) for parameter in environments.all_of_them()]
     mine = sorted((items[place] for place in places), key=lambda item: order.index(_environment(item)))
     for place, item in zip(places, mine):
-        item.add_marker(pytest.mark.xdist_group(f"environment-{_environment(item)}"))
         items[place] = item
 
 
