@@ -14,6 +14,7 @@ from compute_driver.volumes import Volume
 from .environments import ENVIRONMENTS, Environment
 from .wanted import AGENTLESS, FIRST, Steps, Wanted
 
+
 @pytest.fixture(scope="session", params=ENVIRONMENTS)
 def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
     with ENVIRONMENTS[request.param]() as it:
