@@ -130,7 +130,8 @@ class Bench:
         return vms.find(self.server, instance)
 
     def state(self, instance: Wanted) -> PowerState:
-        return self.driver.get_info(instance).state
+        """By asking XenServer: what its events told may be a moment old after something went wrong."""
+        return self.vm(instance).power_state
 
     def disks(self, instance: Wanted) -> dict[str, str]:
         """The VDIs of a guest, by device number."""

@@ -37,7 +37,7 @@ _DID_NOT_TAKE_IT = frozenset({"VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT", "VM_FAILED_SH
 def start(server: XenServer, vm: VM, *, host: str | None = None) -> VM:
     """Boot a VM that is shut down. host: a ref; None for one that XenServer chooses. Refused when it is put aside."""
     if vm.power_state is PowerState.RUNNING:
-        return vm
+        return vms.await_told(server, vm)
     _require(vm, PowerState.SHUTDOWN)
     method, where = ("VM.start", ()) if host is None else ("VM.start_on", (host,))
     return _change(server, vm, method, *where, False, False, reached=_is(PowerState.RUNNING), timeout=START_TIMEOUT)
@@ -56,7 +56,7 @@ def shut_down(server: XenServer, vm: VM, *, timeout: float | None = None) -> VM:
             # Whatever it was: the guest is off at last, or loses its power now.
             vm = vms.again(server, vm)
     if vm.power_state is PowerState.SHUTDOWN:
-        return vm
+        return vms.await_told(server, vm)
     return _change(server, vm, "VM.hard_shutdown", reached=_is(PowerState.SHUTDOWN), timeout=START_TIMEOUT)
 
 
@@ -86,7 +86,7 @@ def reboot(server: XenServer, vm: VM, *, hard: bool) -> VM:
 def pause(server: XenServer, vm: VM) -> VM:
     """Stop the VM's processors. Refused unless it runs."""
     if vm.power_state is PowerState.PAUSED:
-        return vm
+        return vms.await_told(server, vm)
     _require(vm, PowerState.RUNNING)
     return _change(server, vm, "VM.pause", reached=_is(PowerState.PAUSED))
 
@@ -94,7 +94,7 @@ def pause(server: XenServer, vm: VM) -> VM:
 def unpause(server: XenServer, vm: VM) -> VM:
     """Let them go on. Refused unless they were stopped."""
     if vm.power_state is PowerState.RUNNING:
-        return vm
+        return vms.await_told(server, vm)
     _require(vm, PowerState.PAUSED)
     return _change(server, vm, "VM.unpause", reached=_is(PowerState.RUNNING))
 
@@ -102,7 +102,7 @@ def unpause(server: XenServer, vm: VM) -> VM:
 def suspend(server: XenServer, vm: VM) -> VM:
     """Put the VM's memory aside and end its domain. Refused unless it runs, Unsupported when the guest cannot."""
     if vm.power_state is PowerState.SUSPENDED:
-        return vm
+        return vms.await_told(server, vm)
     _require(vm, PowerState.RUNNING)
     return _change(server, vm, "VM.suspend", reached=_is(PowerState.SUSPENDED), timeout=MEMORY_TIMEOUT)
 
@@ -110,7 +110,7 @@ def suspend(server: XenServer, vm: VM) -> VM:
 def resume(server: XenServer, vm: VM) -> VM:
     """Bring back a VM whose memory was put aside. Refused when it has none."""
     if vm.power_state is PowerState.RUNNING:
-        return vm
+        return vms.await_told(server, vm)
     _require(vm, PowerState.SUSPENDED)
     return _change(server, vm, "VM.resume", False, False, reached=_is(PowerState.RUNNING), timeout=MEMORY_TIMEOUT)
 
