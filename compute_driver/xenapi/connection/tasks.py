@@ -6,6 +6,7 @@ The end of a task is told by the stream of events; only while that is down its r
 from __future__ import annotations
 
 import time
+import uuid
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -158,7 +159,17 @@ def run(
 @contextmanager
 def client_task(server: XenServer, label: str) -> Iterator[Task]:
     """A task that HTTP handlers report to; destroyed at the end. label: for people."""
-    ref = server.call("task.create", label, "")
+    # By its description it can be found when the answer with its reference is lost: nobody would ever end it then.
+    mark = str(uuid.uuid4())
+    try:
+        ref = server.call("task.create", label, mark)
+    except XenServerAnswerLost:
+        with suppress(Unsuccessful):
+            for left in server.call("task.get_by_name_label", label):
+                if server.call("task.get_name_description", left) == mark:
+                    server.call("task.set_status", left, "cancelled")
+                    server.call("task.destroy", left)
+        raise
     with _followed(server, Task(server, str(ref), label)) as task:
         yield task
 
