@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from . import state_directory
 from .server import Simulator
-from .settings import AGENT_COMMAND, MAX_HOSTS, HypervisorKind, Settings, XenStore
+from .settings import AGENT_COMMAND, MAX_GUESTS, MAX_HOSTS, HypervisorKind, Settings, XenStore
 from .tasks import COMPLETED_TIMEOUT
 
 
@@ -50,6 +50,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=1,
         metavar="NUMBER",
         help=f"how many hosts the pool has, each at ports of its own (default: 1; at most {MAX_HOSTS})",
+    )
+    parser.add_argument(
+        "--guests",
+        type=int,
+        default=0,
+        metavar="NUMBER",
+        help=f"how many guests run from the start, each with a disk, an interface and an agent (default: 0; at most "
+        f"{MAX_GUESTS})",
     )
     parser.add_argument("--plugins", type=Path, help="directory of dom0 plugins (default: plugins below --state)")
     parser.add_argument(
@@ -125,6 +133,7 @@ def make_settings(options: argparse.Namespace, state: Path) -> Settings:
         xenstore=options.xenstore,
         hypervisor=options.hypervisor,
         hosts=options.hosts,
+        guests=options.guests,
         **optional,
     )
 
@@ -170,6 +179,7 @@ def run(options: argparse.Namespace, state: Path) -> None:
                 }
                 for host in simulator.hosts
             ],
+            "guests": [guest._asdict() for guest in simulator.guests],
         }
         print(json.dumps(ready), flush=True)
         if options.exit_with_stdin:

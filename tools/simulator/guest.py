@@ -87,7 +87,7 @@ class Guest:
         self.root = directory / "root"
         self._directory = directory
         self._xenbus = xenbus
-        self._agent_command = agent_command
+        self.agent_command = agent_command
         self._watchdog = watchdog
         self._guard = threading.Lock()
         self._agent: Program | None = None
@@ -104,7 +104,7 @@ class Guest:
         self._is_kept = False
         self._is_begun = not paused
         if not paused:
-            self._start_agent()
+            self.start_agent()
 
     def _connect(self, socket: Path) -> None:
         unfinished = self._xenbus.with_name(self._xenbus.name + "~")
@@ -112,12 +112,21 @@ class Guest:
         unfinished.symlink_to(socket)
         unfinished.replace(self._xenbus)
 
-    def _start_agent(self) -> None:
-        if not self._agent_command:
+    def kill_agent(self) -> None:
+        """Let the agent, if there is one, be gone at once, as from a fault of its own; the guest runs on."""
+        with self._guard:
+            agent = self._agent
+        if agent is not None:
+            agent.signal(signal.SIGKILL)
+            agent.wait()
+
+    def start_agent(self) -> None:
+        """Run agent_command. OSError when it cannot be executed."""
+        if not self.agent_command:
             return
         socket = str(self._xenbus)
         meanings = {"{root}": str(self.root), "{socket}": socket, "{store}": f"unix:{socket}"}
-        arguments = [_replace(argument, meanings) for argument in self._agent_command]
+        arguments = [_replace(argument, meanings) for argument in self.agent_command]
         pid_file = self._directory / "agent.pid"
         pid_written = threading.Event()
 
@@ -144,7 +153,7 @@ class Guest:
         if self._is_begun:
             self._signal(signal.SIGCONT)
         else:
-            self._start_agent()
+            self.start_agent()
             self._is_begun = True
 
     def keep(self) -> Path:

@@ -298,6 +298,32 @@ def resume(state: State, vm: str, host: str | None, paused: bool) -> None:
     database.set("VM", vm, suspend_VDI=NULL_REF)
 
 
+def arrive(state: State, vm: str, host: str) -> None:
+    """Build a domain, paused, for a guest that ran in another pool and is about to go on here. Errors: as of boot()."""
+    database = state.database
+    with placement.reserved(database, vm, host) as chosen:
+        machine, record = state.live_host(chosen), database.record("VM", vm)
+        domain = _describe(state, record, *_attached(state, record))
+        domid = _built(lambda: machine.hypervisor.create(domain, paused=True))
+        _record_domain(state, vm, machine, domid, "Paused")
+
+
+def remove(state: State, vm: str) -> None:
+    """Remove a VM that has no domain, with its devices, its metrics, its memory image and its guest; never its VDIs."""
+    database = state.database
+    record = database.record("VM", vm)
+    for cls, field in (("VBD", "VBDs"), ("VIF", "VIFs"), ("console", "consoles")):
+        for ref in record[field]:
+            database.destroy(cls, ref)
+    for cls, field in (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics")):
+        if database.exists(cls, record[field]):
+            database.destroy(cls, record[field])
+    drop_image(state, record)
+    hypervisor = state.hypervisor_of(vm)
+    database.destroy("VM", vm)
+    hypervisor.forget(record["uuid"])
+
+
 def migrate(state: State, vm: str, host: str) -> None:
     """Move a running VM's guest into a new domain, on another host or on its own.
 

@@ -42,7 +42,7 @@ def plan(state: State, vm: str, host: str, vdi_map: dict[str, str], vif_map: dic
     database = state.database
     record = database.record("VM", vm)
     disks: dict[str, str] = {}
-    for vdi in _disks_of(state, vm):
+    for vdi in disks_of(state, vm):
         sr = database.get("VDI", vdi, "SR")
         wanted = vdi_map.get(vdi, sr)
         if not placement.sees(database, host, wanted):
@@ -68,7 +68,7 @@ def plan(state: State, vm: str, host: str, vdi_map: dict[str, str], vif_map: dic
     return Plan(vm, host, disks, networks)
 
 
-def _disks_of(state: State, vm: str) -> list[str]:
+def disks_of(state: State, vm: str) -> list[str]:
     """The disks that belong to a VM: no discs in drives, but the image of its memory."""
     database = state.database
     record = database.record("VM", vm)
@@ -143,7 +143,7 @@ def mirrored(state: State, disks: dict[str, str]) -> Iterator[dict[str, str]]:
     with contextlib.ExitStack() as stack:
         for vdi in disks:
             database.add_to_map("VDI", vdi, "current_operations", task.ref, "mirror")
-            stack.callback(_unmark, state, vdi, task.ref)
+            stack.callback(end_operation, state, vdi, task.ref)
         try:
             for number, (vdi, sr) in enumerate(disks.items()):
                 copied[vdi] = vdis.create_like(state, vdi, sr)
@@ -156,7 +156,8 @@ def mirrored(state: State, disks: dict[str, str]) -> Iterator[dict[str, str]]:
             raise
 
 
-def _unmark(state: State, vdi: str, task: str) -> None:
+def end_operation(state: State, vdi: str, task: str) -> None:
+    """A task does nothing to a disk any more."""
     state.database.remove_from_map("VDI", vdi, "current_operations", task)
     vdis.update_vdi_operations(state, vdi)
 

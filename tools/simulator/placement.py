@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from . import errors, memory
-from .database import Database
+from .database import Database, Row
 from .model import NULL_REF
 
 
@@ -36,7 +36,12 @@ def assert_can_boot(database: Database, vm: str, host: str, with_memory: bool = 
 
 def assert_enough_memory(database: Database, vm: str, host: str) -> None:
     """ApiError HOST_NOT_ENOUGH_FREE_MEMORY when the host has too little for the VM."""
-    needed, available = memory.vm_need(database.snapshot("VM", vm)), memory.host_free(database, host)
+    assert_memory(database, memory.vm_need(database.snapshot("VM", vm)), host)
+
+
+def assert_memory(database: Database, needed: int, host: str) -> None:
+    """ApiError HOST_NOT_ENOUGH_FREE_MEMORY when the host has less than that, in bytes."""
+    available = memory.host_free(database, host)
     if needed > available:
         raise errors.ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", str(needed), str(available))
 
@@ -107,7 +112,11 @@ def assert_sees_network(database: Database, vm: str, host: str, network: str) ->
 
 def assert_enough_processors(database: Database, vm: str, host: str) -> None:
     """ApiError HOST_NOT_ENOUGH_PCPUS when the VM has more vCPUs than the host has processors."""
-    record = database.record("VM", vm)
+    assert_processors(database, database.snapshot("VM", vm), host)
+
+
+def assert_processors(database: Database, record: Row, host: str) -> None:
+    """The same for a VM that has such a record."""
     processors = int(database.get("host", host, "cpu_info")["cpu_count"])
     if record["VCPUs_max"] > processors and record["platform"].get("vcpu-unrestricted") != "true":
         raise errors.ApiError("HOST_NOT_ENOUGH_PCPUS", str(record["VCPUs_max"]), str(processors))

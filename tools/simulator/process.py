@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from .control import Control
+from .initial_guests import InitialGuest
 
 START_TIMEOUT = 30.0
 """Seconds until the simulator must be ready. It needs less than one; this is for a machine that is very busy."""
@@ -169,6 +170,11 @@ class SimulatorProcess:
             )
             for host in self._ready["hosts"]
         ]
+
+    @property
+    def guests(self) -> list[InitialGuest]:
+        """The guests that run from the start (--guests). Their agents need a moment more."""
+        return [InitialGuest(str(guest["name"]), str(guest["uuid"])) for guest in self._ready["guests"]]
 
     @property
     def username(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from . import errors, host_power, lifecycle, power, vdis
+from .between_pools import receiver
 from .machine import Host
 from .model import NULL_REF
 from .state import State
@@ -26,6 +27,7 @@ def take_over(state: State, hosts: list[Host]) -> None:
     (state.pool,) = database.refs("pool")
     state.coordinator = database.get("pool", state.pool, "master")
     state.hosts.update({host.ref: host for host in hosts})
+    unfinished = receiver.unfinished(state)
     _forget_operations(state)
     for pid_file in state.settings.state.glob("guests/*/agent.pid"):
         # Of an agent that was killed together with the simulator.
@@ -38,6 +40,7 @@ def take_over(state: State, hosts: list[Host]) -> None:
         vdis.refresh(state, sr)
         for vdi in database.get("SR", sr, "VDIs"):
             vdis.update_vdi_operations(state, vdi)
+    receiver.forget(state, unfinished)
 
 
 def _forget_operations(state: State) -> None:

@@ -11,7 +11,7 @@ from typing import IO
 
 from agent_protocol.wire import Operation
 
-from . import admin, certificates, local_api, model, prepared, restart, state_directory
+from . import admin, certificates, initial_guests, local_api, model, prepared, restart, state_directory
 from .admin import AdminServer
 from .consoles import Consoles
 from .database import Database
@@ -21,6 +21,7 @@ from .faults.operations import Faults
 from .guest import Guests
 from .handlers import handlers
 from .hypervisor import Hypervisor, SimulatedHypervisor
+from .initial_guests import InitialGuest
 from .local_api import as_root
 from .machine import Front, Host
 from .persistence import Persistence
@@ -69,7 +70,9 @@ class Recorder:
 
 
 class Simulator:
-    """A simulated pool of XenServers. hosts: its machines, the first of which begins as the coordinator.
+    """A simulated pool of XenServers.
+
+    hosts: its machines, the first of which begins as the coordinator. guests: those that run from the start.
 
     start() once, then stop() once; both from the same thread. OSError when the port is taken or a directory cannot be
     made, ValueError when the state directory's path is too long for sockets, or when the packets of a real XenStore
@@ -89,6 +92,7 @@ class Simulator:
         self._faults: Faults | None = None
         self._admin: AdminServer | None = None
         self.hosts: list[Host] = []
+        self.guests: list[InitialGuest] = []
 
     @property
     def coordinator(self) -> Host:
@@ -129,11 +133,12 @@ class Simulator:
         self._watchdog = Watchdog()
         self._guests = Guests(settings.state, settings.agent_command, self._watchdog)
         datamodel = model.load()
-        state = self._state = State(settings=settings, model=datamodel, database=Database(datamodel))
+        state = self._state = State(settings, datamodel, Database(datamodel), self._guests)
         state.events.start()
         state.tasks.start()
         if settings.is_kept and settings.hypervisor == "simulated":
             self._persistence = Persistence(settings.state, datamodel, state.database, state.messages)
+            state.flush = self._persistence.flush
         if self._persistence is not None and self._persistence.load():
             self._take_over(state, self._watchdog, self._guests)
         else:
@@ -149,6 +154,7 @@ class Simulator:
             state_directory.write_hosts(settings.state, {host.ref: host.machine for host in self.hosts})
             self._persistence.start()
         restart.start_automatically(state)
+        self.guests = initial_guests.run(state, settings.guests)
         self._faults = Faults(state, self._guests)
         for host in self.hosts:
             host.listen()

@@ -26,6 +26,9 @@ GUEST_STOP_TIMEOUT = 5.0
 MAX_HOSTS = 16
 """How many hosts a simulated pool can have."""
 
+MAX_GUESTS = 100
+"""How many guests can run from the start. A host has memory for twice as many."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -45,9 +48,10 @@ class Settings:
     record_xenstore: a file for one JSON line per XenStore packet, or None. Only with the simulated daemon.
     xenstore: the daemon. Under a real Xen it is a real one: xenstored, unless oxenstored is asked for.
     host_name: of the first host. hosts: how many there are; the first one begins as the pool's coordinator.
+    guests: how many run from the start (initial_guests.py). Not under "xen".
     hypervisor: under "xen", there is one host; plugins, agents and their directories are those of its own dom0 and
         guests, and what is said here about them, and record_xenstore, does not count.
-    ValueError for a number of hosts that cannot be.
+    ValueError for a number of hosts or guests that cannot be.
     """
 
     state: Path
@@ -64,6 +68,7 @@ class Settings:
     xenstore: XenStore = "simulated"
     hypervisor: HypervisorKind = "simulated"
     hosts: int = 1
+    guests: int = 0
     is_kept: bool = False
 
     def __post_init__(self) -> None:
@@ -71,6 +76,10 @@ class Settings:
             raise ValueError(f"a simulated pool has 1 to {MAX_HOSTS} hosts")
         if self.hosts > 1 and self.hypervisor != "simulated":
             raise ValueError("a pool of several hosts needs the simulated hypervisor")
+        if not 0 <= self.guests <= MAX_GUESTS:
+            raise ValueError(f"at most {MAX_GUESTS} guests can run from the start")
+        if self.guests and self.hypervisor != "simulated":
+            raise ValueError("guests that run from the start need the simulated hypervisor")
 
     def name_of(self, number: int) -> str:
         """The name of a host: `simulated-2` is the second one when the first is `simulated-1`."""

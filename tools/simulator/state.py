@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Callable
 
 from . import errors, tasks
 from .database import Database
@@ -12,6 +12,7 @@ from .disks import Disks
 from .domain import DomainTree
 from .events import Events
 from .faults.conditions import Conditions
+from .guest import Guest, Guests
 from .hypervisor import Hypervisor
 from .machine import Host
 from .messages import Messages
@@ -26,19 +27,25 @@ from .turns import Turn
 class State:
     """The parts of a simulated pool.
 
+    guests: those of the simulated hypervisor.
     hosts: its machines, by reference. pool, coordinator: references into the database.
     disks: the bytes of virtual disks. open_consoles: those that clients see, one entry each.
+    flush: makes sure that what was changed until now survives a kill, if the pool is kept.
+    arrivals: VMs that other pools send or have sent, by the id of each's way (between_pools/receiver.py).
     conditions: what tests let go wrong. changing_hosts: held by what changes hosts' power or roles (hosts.py).
     """
 
     settings: Settings
     model: Model
     database: Database
+    guests: Guests | None = None
     hosts: dict[str, Host] = field(default_factory=dict)
     pool: str = ""
     coordinator: str = ""
     disks: Disks = field(init=False)
     open_consoles: list[str] = field(default_factory=list)
+    flush: Callable[[], None] = lambda: None
+    arrivals: dict[str, str] = field(default_factory=dict)
     changing_hosts: Any = field(default_factory=threading.RLock)
     messages: Messages = field(init=False)
     events: Events = field(init=False)
@@ -78,6 +85,11 @@ class State:
     def plugins(self, host: str) -> Plugins:
         """The plugins of a host's dom0. ApiError as of live_host()."""
         return self.live_host(host).hypervisor.plugins
+
+    def guest(self, vm_uuid: str) -> Guest:
+        """The guest of a VM, by its uuid."""
+        assert self.guests is not None
+        return self.guests.of(vm_uuid)
 
     def turn(self, vm: str) -> Turn:
         """Held by the operation that has the VM's turn; others wait for it."""

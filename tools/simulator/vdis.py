@@ -68,7 +68,8 @@ _KEPT_BY_CLONES = (
     "on_boot",
     "allow_caching",
 )
-_KEPT_BY_COPIES = ("name_label", "name_description", "type", "sharable", "other_config", "xenstore_data", "tags")
+KEPT_BY_COPIES = ("name_label", "name_description", "type", "sharable", "other_config", "xenstore_data", "tags")
+"""Fields of a disk that its copies have, too."""
 
 
 def no_space() -> errors.ApiError:
@@ -279,7 +280,7 @@ def _assert_not_full(state: State, uuid: str) -> None:
 def create_like(state: State, vdi: str, sr: str) -> str:
     """A new disk, empty, with the size, the name and the settings of another one. ApiError as of create()."""
     source = state.database.record("VDI", vdi)
-    return create(state, sr, source["virtual_size"], **{name: source[name] for name in _KEPT_BY_COPIES})
+    return create(state, sr, source["virtual_size"], **{name: source[name] for name in KEPT_BY_COPIES})
 
 
 def _rounded(size: int) -> int:

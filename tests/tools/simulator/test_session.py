@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import xmlrpc.client
 from typing import Any
@@ -105,6 +106,36 @@ def test_other_logins(session: XenAPI.Session, simulator: SimulatorProcess) -> N
     assert session.xenapi.session.get_all_subject_identifiers() == []
     session.xenapi.session.logout_subject_identifier("")
     assert session.xenapi.session.get_auth_user_name(session.handle) == "root"
+
+
+def test_whoever_knows_a_session_can_end_it(session: XenAPI.Session, simulator: SimulatorProcess) -> None:
+    good = (simulator.username, simulator.password)
+    other = raw(simulator, "session.login_with_password", *good, "1.0", "other")
+    uuid = session.xenapi.session.get_uuid(other)
+    waiting = raw(simulator, "event.from", other, ["VM"], "", 0.0)["token"]
+    answers: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(raw(simulator, "event.from", other, ["VM"], waiting, 60.0)), daemon=True
+    )
+    simulator.control.log_calls()
+    simulator.control.clear_calls()
+    thread.start()
+    simulator.control.await_calls("event.from")
+    simulator.control.log_calls(False)
+    task = raw(simulator, "task.create", other, "left behind", "")
+    assert session.xenapi.session.get_tasks(other) == [task]
+    ref = session.xenapi.session.get_by_uuid(uuid)
+    assert raw(simulator, "session.logout", ref) == ""
+    thread.join(10.0)
+    assert answers == [["SESSION_INVALID", other]]
+    assert raw(simulator, "VM.get_all", other) == ["SESSION_INVALID", other]
+    assert raw(simulator, "session.logout", other) == ["SESSION_INVALID", other]
+    assert failure(session.xenapi.session.get_by_uuid, uuid) == ["UUID_INVALID", "session", uuid]
+    assert failure(session.xenapi.session.get_tasks, other) == ["HANDLE_INVALID", "session", other]
+    # Its tasks are anybody's.
+    assert session.xenapi.task.get_status(task) == "pending"
+    session.xenapi.task.set_status(task, "cancelled")
+    session.xenapi.task.destroy(task)
 
 
 def test_change_of_password(simulator: SimulatorProcess) -> None:

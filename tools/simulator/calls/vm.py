@@ -36,20 +36,10 @@ def create(context: Context, args: dict[str, Any]) -> str:
 @call("VM.destroy")
 def destroy(context: Context, self: str) -> None:
     """Remove a VM with its VBDs, VIFs and metrics, and its guest's root directory; never its VDIs."""
-    database = context.database
     with lifecycle.operate(context, self, "destroy") as record:
         if record["is_default_template"]:
             raise errors.ApiError("VM_CANNOT_DELETE_DEFAULT_TEMPLATE", self)
-        for cls, field in (("VBD", "VBDs"), ("VIF", "VIFs"), ("console", "consoles")):
-            for ref in record[field]:
-                database.destroy(cls, ref)
-        for cls, field in (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics")):
-            if database.exists(cls, record[field]):
-                database.destroy(cls, record[field])
-        lifecycle.drop_image(context.state, record)
-        hypervisor = context.state.hypervisor_of(self)
-        database.destroy("VM", self)
-        hypervisor.forget(record["uuid"])
+        lifecycle.remove(context.state, self)
 
 
 @call("VM.update_allowed_operations")

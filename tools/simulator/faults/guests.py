@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Literal, get_args
 
@@ -38,12 +37,9 @@ class GuestFaults:
     def kill_agent(self, vm: str, restart: bool) -> None:
         """Kill a guest's agent, and start it again if wanted; one that was killed before can so come back."""
         guest = self._guest(vm)
-        agent = guest._agent
-        if agent is not None:
-            agent.signal(signal.SIGKILL)
-            agent.wait()
+        guest.kill_agent()
         if restart:
-            guest._start_agent()
+            guest.start_agent()
 
     def freeze_agent(self, vm: str) -> None:
         """Stop a guest's agent where it is."""
@@ -56,7 +52,7 @@ class GuestFaults:
     def replace_agent(self, vm: str, command: list[str] | None) -> None:
         """Kill a guest's agent, and run another command as its agent, now and after each boot; None for its own."""
         guest = self._guest(vm)
-        guest._agent_command = self._state.settings.agent_command if command is None else tuple(command)
+        guest.agent_command = self._state.settings.agent_command if command is None else tuple(command)
         self.kill_agent(vm, restart=True)
 
     def end(self, vm: str, how: End) -> int:

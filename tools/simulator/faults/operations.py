@@ -26,6 +26,7 @@ DATA_REQUESTS = (
     "import",
     "export",
     "export_metadata",
+    "services.xenops",
     "rrd_updates",
     "vm_rrd",
     "host_rrd",

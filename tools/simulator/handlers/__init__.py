@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..between_pools import frames
 from ..http import Handler
 from ..machine import Host
 from ..state import State
-from . import archives, console, disk_images, metrics
+from . import archives, console, disk_images, metrics, services
 from .request import answering
 
 
@@ -21,9 +22,10 @@ def handlers(state: State, host: Host) -> dict[tuple[str, str], Handler]:
         ("GET", "/vm_rrd"): ("vm_rrd", metrics.vm_rrd),
         ("GET", "/host_rrd"): ("host_rrd", metrics.host_rrd),
         ("GET", "/sr_rrd"): ("sr_rrd", metrics.sr_rrd),
+        ("PUT", frames.PATH): ("VM.migrate_receive", services.receive),
         ("CONNECT", "/console"): ("Connection to VM console", console.connect),
     }
     return {
-        (method, path): answering(state, host, path.strip("/"), realm, function)
+        (method, path): answering(state, host, path.strip("/").replace("/", "."), realm, function)
         for (method, path), (realm, function) in served.items()
     }
