@@ -13,12 +13,21 @@ from typing import Any
 
 from oslo_config import cfg
 
+from .bus import OPTIONS as BUS
+from .observing.options import OPTIONS as OBSERVING
+
 DEFAULT_FILE = Path("/etc/xenward/xenward.conf")
 
 _DEFAULT_OPTIONS = [
-    cfg.HostnameOpt("host", default=socket.gethostname(), help="Name of the compute host that is served or asked."),
+    cfg.HostnameOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<the machine's name>",
+        help="Name of the compute host that is served or asked.",
+    ),
     cfg.StrOpt(
         "state_path",
+        sample_default="/var/lib/xenward",
         help="Directory for locks and the default database. Default: /var/lib/xenward for root, "
         "otherwise xenward in the user's data directory.",
     ),
@@ -59,6 +68,14 @@ _GROUPS = {
             help="Attach interfaces that should be locked to their addresses where the licence has no locks, too.",
         ),
     ],
+    "service": [
+        cfg.FloatOpt("lease", default=15.0, min=0.5, help="Seconds after which another service may take the host."),
+        cfg.FloatOpt("reconcile_interval", default=60.0, min=0.1, help="Seconds between two looks at all guests."),
+        cfg.FloatOpt("heartbeat", default=10.0, min=0.1, help="Seconds between two signs of life in the database."),
+        cfg.FloatOpt("drain_timeout", default=60.0, min=0.0, help="Seconds that a stop waits for orders it has begun."),
+        cfg.FloatOpt("recording_patience", default=60.0, min=0.0, help="Seconds that an outcome waits for a database."),
+        cfg.IntOpt("keep_actions", default=90, min=0, help="Days that the audit trail is kept. 0: for ever."),
+    ],
     "agent": [
         cfg.StrOpt(
             "protocol",
@@ -81,6 +98,8 @@ _GROUPS = {
         cfg.FloatOpt("import_stale_after", default=900.0, min=300.0, help="Seconds until a silent import is dead."),
         cfg.FloatOpt("evict_after", default=7 * 86400.0, min=7200.0, help="Seconds that unused images stay cached."),
     ],
+    **OBSERVING,
+    "bus": BUS,
 }
 
 
@@ -97,6 +116,11 @@ def load(config_file: str | None = None) -> Any:
     files = [named] if named else [str(DEFAULT_FILE)] if DEFAULT_FILE.exists() else []
     conf(args=[], project="xenward", default_config_files=files)
     return conf
+
+
+def list_opts() -> list[tuple[str | None, list[cfg.Opt]]]:
+    """All options of ours by their groups, None for DEFAULT. oslo-config-generator calls it, as an entry point."""
+    return [(None, list(_DEFAULT_OPTIONS)), *((group, list(options)) for group, options in _GROUPS.items())]
 
 
 def state_path(conf: Any) -> Path:

@@ -7,60 +7,20 @@ its effect was seen to happen, and raises one of the errors of agent_protocol.ou
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 from agent_protocol.messages import Password
 
 from .agents import AgentInfo
 from .files import InjectedFile
 from .images import Image, ImageService
+from .instance import Instance, InstanceInfo, Progress
 from .network import Interface
 from .resources import Capabilities, Diagnostics, InventoryItem, MigrationTarget, NodeResources, NodeState, VncConsole
 from .sealing import SealedAnswer
-from .states import PowerState
 from .volumes import Volume
 
-
-class Instance(Protocol):
-    """What a driver needs to know of an instance."""
-
-    @property
-    def uuid(self) -> str:
-        """Identifies the instance for ever."""
-
-    @property
-    def display_name(self) -> str:
-        """The operator's name for it; need not be unique."""
-
-    @property
-    def memory_mb(self) -> int:
-        """Memory in MiB."""
-
-    @property
-    def vcpus(self) -> int:
-        """Virtual processors."""
-
-    @property
-    def root_gb(self) -> int:
-        """Size of the root disk in GiB."""
-
-
-@dataclass(frozen=True)
-class InstanceInfo:
-    """What the hypervisor says about an instance. internal_id: its own id for it, such as a VM's uuid."""
-
-    state: PowerState
-    internal_id: str
-
-
-class Progress(Protocol):
-    """Where a driver reports the steps of a long operation; the manager keeps them in the audit trail."""
-
-    def step(self, name: str) -> AbstractContextManager[None]:
-        """Surrounds one step. Its outcome is that of the block: success, or the error that leaves it."""
+__all__ = ["ComputeDriver", "Instance", "InstanceInfo", "Progress"]
 
 
 class ComputeDriver(abc.ABC):
@@ -68,6 +28,9 @@ class ComputeDriver(abc.ABC):
 
     Whatever is raised, the guest is as it was before, or as the method's text says; where nobody can know, the error
     is an Unknown. `node` is always one of get_available_nodes().
+
+    A driver that has a fence (fencing.Fence) asks it directly before each thing that it changes. So every verb that
+    changes something may raise LeaseLost, and then does nothing more, not even an undo.
     """
 
     capabilities = Capabilities()
@@ -81,6 +44,30 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Let go of the hypervisor; nothing is called afterwards."""
+
+    @abc.abstractmethod
+    def listen(self, changed: Callable[[str], None]) -> None:
+        """From now on have it told, by uuid, that what get_info says of an instance may have become different.
+
+        That is: its power state, its node, that it appeared or is gone. get_info says the new thing by then. After
+        changes may have been missed it is told for every guest. changed: called by a thread of the driver's, one call
+        at a time, and must be quick; what it raises is logged. The names of strangers' guests can be among them.
+        """
+
+    @abc.abstractmethod
+    def end_sessions(self, sessions: Sequence[str]) -> None:
+        """End the sessions of a service that acted on the hypervisor before us: what it sends now has no effect.
+
+        sessions: as its fence was told of them; those that have ended are fine. Raises what keeps it from being
+        certain: ask again then. What was begun before goes on: see await_quiet.
+        """
+
+    @abc.abstractmethod
+    def await_quiet(self, instance: Instance, *, timeout: float) -> None:
+        """Return once the hypervisor does nothing to the guest any more, at once when there is no guest.
+
+        timeout: seconds; Unknown with `guest_busy` after that. It does not matter who asked for what is done to it.
+        """
 
     # Life and death
 
@@ -218,6 +205,13 @@ class ComputeDriver(abc.ABC):
     @abc.abstractmethod
     def manage_image_cache(self, *, unused_for: float) -> list[str]:
         """Remove cached images that no guest was made from for so many seconds; gives their ids. Guests keep all."""
+
+    @abc.abstractmethod
+    def remove_abandoned(self, *, older_than: float) -> list[str]:
+        """Remove half-made disks and copies that nobody worked on for so many seconds; gives their ids.
+
+        What belongs to an instance stays, be it one that is known here or not.
+        """
 
     @abc.abstractmethod
     def quiesce(self, instance: Instance, *, timeout: float) -> None:

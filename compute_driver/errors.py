@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from agent_protocol.outcomes import Busy, Failed, Outcome, Refused, Unknown, Unreachable, Unsupported
 
@@ -53,6 +54,64 @@ class InstanceStateRefused(Refused):
         self.wanted = tuple(wanted)
         allowed = " or ".join(str(state) for state in self.wanted)
         super().__init__("instance_state", f"Instance {uuid} is {vm_state!s}; this needs it {allowed}.")
+
+
+class TurnLost(Unknown):
+    """Raise when an action wants to change its instance, but has its turn no more. action: the action's number."""
+
+    def __init__(self, uuid: str, action: int) -> None:
+        super().__init__("turn_lost", f"Action {action} has lost its turn on instance {uuid}: another has it.")
+        self.uuid = uuid
+        self.action = action
+
+
+class ActionEnded(Unknown):
+    """Raise when the outcome of an action is to be recorded that has one already, or was never started."""
+
+    def __init__(self, action: int) -> None:
+        super().__init__("action_ended", f"Action {action} is not in flight: it has ended, or was never started.")
+        self.action = action
+
+
+class OrderKnown(Refused):
+    """Raise when an order was given before: nothing is done for the repetition. action: its db.records.Action."""
+
+    def __init__(self, action: Any) -> None:
+        super().__init__("order_known", f"Order {action.order_id} was given before.")
+        self.action = action
+
+
+class OrderNotFound(Refused):
+    """Raise when no order with this id has arrived."""
+
+    def __init__(self, order_id: str) -> None:
+        super().__init__("order_not_found", f"No order {order_id!r} has arrived.")
+        self.order_id = order_id
+
+
+class HostHeld(Busy):
+    """Raise when another service has the lease of the host, or nobody has one that could be shared.
+
+    holder: empty for nobody. seconds: until the lease expires, unless it is renewed.
+    """
+
+    def __init__(self, host: str, holder: str, seconds: float) -> None:
+        super().__init__("host_held", f"Host {host} is held by {holder or 'nobody'}; {seconds:.1f} s are left.")
+        self.host = host
+        self.holder = holder
+        self.seconds = seconds
+
+
+class HalfDone(Unknown):
+    """Raise when something cannot go on, and what was done of it cannot be undone now.
+
+    An order that ends so has not ended yet: it is treated as one whose service died.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "half_done", "it may be half done, and is put right as soon as the hypervisor lets that happen"
+        )
 
 
 class DatabaseUnavailable(Unreachable):

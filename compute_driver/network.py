@@ -9,16 +9,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Any
+from typing import Any, Union
 
 from agent_protocol.messages import has_control_characters
 from agent_protocol.outcomes import Refused
 
 from .parsing import Parser
 
-Address = IPv4Address | IPv6Address
-InterfaceAddress = IPv4Interface | IPv6Interface
-Network = IPv4Network | IPv6Network
+Address = Union[IPv4Address, IPv6Address]
+InterfaceAddress = Union[IPv4Interface, IPv6Interface]
+Network = Union[IPv4Network, IPv6Network]
 
 MAX_INTERFACES = 16
 """What a VM of XenServer can have."""

@@ -1,7 +1,7 @@
 """Nova's vocabulary for the state of an instance, so that clouds and their tools read ours as their own.
 
-Values: Nova's nova/compute/vm_states.py, task_states.py and power_state.py; `injecting_file` and what follows it are
-ours, after the pattern of `updating_password`.
+Values: Nova's nova/compute/vm_states.py, task_states.py and power_state.py; tasks from `injecting_file` on are ours,
+after the pattern of `updating_password`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ class VmState(str, enum.Enum):
     PAUSED = "paused"
     SUSPENDED = "suspended"
     STOPPED = "stopped"
+    RESCUED = "rescued"
+    RESIZED = "resized"
     DELETED = "deleted"
     ERROR = "error"
 
@@ -37,10 +39,27 @@ class TaskState(str, enum.Enum):
     UNPAUSING = "unpausing"
     SUSPENDING = "suspending"
     RESUMING = "resuming"
+    RESCUING = "rescuing"
+    UNRESCUING = "unrescuing"
+    REBUILDING = "rebuilding"
+    IMAGE_SNAPSHOT = "image_snapshot"
+    RESIZE_PREP = "resize_prep"
+    RESIZE_FINISH = "resize_finish"
+    RESIZE_CONFIRMING = "resize_confirming"
+    RESIZE_REVERTING = "resize_reverting"
+    MIGRATING = "migrating"
     UPDATING_PASSWORD = "updating_password"  # noqa: S105 - a state, no password
     INJECTING_FILE = "injecting_file"
     UPDATING_SSH_KEYS = "updating_ssh_keys"
     TRUSTING_AGENT = "trusting_agent"
+    UPDATING_NETWORK = "updating_network"
+    UPDATING_METADATA = "updating_metadata"
+    ATTACHING_VOLUME = "attaching_volume"
+    DETACHING_VOLUME = "detaching_volume"
+    ATTACHING_INTERFACE = "attaching_interface"
+    DETACHING_INTERFACE = "detaching_interface"
+    QUIESCING = "quiescing"
+    UNQUIESCING = "unquiescing"
 
     def __str__(self) -> str:
         return self.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Union
 
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Refused
@@ -166,7 +166,7 @@ class NfsConnection:
         )
 
 
-Connection = VdiConnection | IscsiConnection | NfsConnection
+Connection = Union[VdiConnection, IscsiConnection, NfsConnection]
 
 _CONNECTIONS: Mapping[str, type[VdiConnection] | type[IscsiConnection] | type[NfsConnection]] = {
     "vdi": VdiConnection,

@@ -60,13 +60,24 @@ def configuration(connection: Connection) -> Config:
 @contextlib.contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     """A connection within a transaction, alone with the tables until the end of the block."""
-    with _opened(url) as engine, for_writing(engine).begin() as connection, _locked(connection):
+    # Without foreign keys: SQLite alters a table by replacing it, which others that refer to it would forbid.
+    with _opened(url, foreign_keys=False) as engine, for_writing(engine).begin() as connection, _locked(connection):
         yield connection
+        _check_references(connection)
+
+
+def _check_references(connection: Connection) -> None:
+    """SQLite did not watch over foreign keys meanwhile: RuntimeError, and nothing has changed, if one leads nowhere."""
+    if connection.dialect.name != "sqlite":
+        return
+    broken = {row[0] for row in connection.execute(text("PRAGMA foreign_key_check"))}
+    if broken:
+        raise RuntimeError(f"the migration would leave rows that refer to nothing in: {', '.join(sorted(broken))}")
 
 
 @contextlib.contextmanager
-def _opened(url: str) -> Iterator[Engine]:
-    engine = open_engine(url)
+def _opened(url: str, *, foreign_keys: bool = True) -> Iterator[Engine]:
+    engine = open_engine(url, foreign_keys=foreign_keys)
     try:
         with unavailability(engine):
             yield engine

@@ -16,7 +16,7 @@ from compute_driver.db.models import ActionRow, AgentRow, Base, InstanceRow
 from compute_driver.db.records import Action, Agent, Instance
 from compute_driver.errors import InstanceNotFound
 
-_OWN_COLUMNS = frozenset({"id", "uuid", "created_at", "updated_at", "deleted", "deleted_at"})
+_OWN_COLUMNS = frozenset({"id", "uuid", "task_action", "created_at", "updated_at", "deleted", "deleted_at"})
 """Columns of an instance that the repository itself keeps; update_instance takes the others."""
 
 SETTABLE = frozenset(InstanceRow.__table__.columns.keys()) - _OWN_COLUMNS

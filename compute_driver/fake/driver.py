@@ -7,13 +7,14 @@ same codes where both can do something. Its guests boot at once and do what they
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Refused, Unsupported
+from agent_protocol.outcomes import Refused, Unknown, Unsupported
 
 from ..agents import AgentInfo, AgentMemory, AgentsInMemory
 from ..driver import ComputeDriver, Instance, InstanceInfo, Progress
+from ..fencing import Fence
 from ..files import InjectedFile
 from ..images import DiskFormat, Image, ImageService, NewImage
 from ..network import Interface
@@ -32,20 +33,24 @@ from ..states import PowerState
 from ..volumes import Volume
 from . import life, migration, sealed
 from .guest import Guest, PasswordHash
+from .hands import Hands
 from .hypervisor import Hypervisor
 from .nodes import Node, check_action
-from .steering import Steering, steered
+from .shared import Listener, Shared
+from .steering import steered
 
 MAX_CONSOLE = 100 * 1024
 """Bytes of a console that the contract allows."""
 
 
 @steered
-class FakeDriver(ComputeDriver):
+class FakeDriver(Hands, ComputeDriver):
     """Guests in memory. Every method may be called by any thread.
 
-    memory: where what is known of agents is kept. nodes: one that is called `fake` if none are given. steering: the
-    calls that were made, and what shall go wrong with those to come.
+    memory: where what is known of agents is kept. nodes: one that is called `fake` if none are given. fence: asked
+    before each verb that changes something, and in each step of it. beside: a driver whose hypervisor this is, too,
+    with its nodes and guests, as another process has it. steering: the calls that were made, and what shall go wrong
+    with those to come.
 
         driver = FakeDriver()
         driver.steering.fail("reboot", Unknown("answer_lost", "nobody knows"), after=True)
@@ -62,56 +67,19 @@ class FakeDriver(ComputeDriver):
         supports_migrate_to_same_host=True,
     )
 
-    def __init__(self, memory: AgentMemory | None = None, *, nodes: Sequence[Node] = ()) -> None:
-        self._it = Hypervisor(nodes or (Node("fake"),), AgentsInMemory() if memory is None else memory)
-
-    @property
-    def steering(self) -> Steering:
-        """Its knobs, and its log."""
-        return self._it.steering
-
-    # A test's own questions, and its hands in the guests
-
-    def guest(self, instance: Instance) -> Guest:
-        """A copy of all that there is of a guest. InstanceNotFound when there is none."""
-        with self._it.lock:
-            return self._it.find(instance).copy()
-
-    @property
-    def guests(self) -> list[Guest]:
-        """Copies of all guests."""
-        with self._it.lock:
-            return [guest.copy() for guest in self._it.guests()]
-
-    def opens(self, instance: Instance, password: str) -> bool:
-        """Whether this is the password of the guest's administrator."""
-        kept = self.guest(instance).system.password
-        return kept is not None and kept.opens(password)
-
-    def node(self, name: str) -> Node:
-        """A node, to be read and changed."""
-        return self._it.node(name)
-
-    def introduce(self, other: FakeDriver) -> None:
-        """Let guests be sent to another driver, and back."""
-        self._it.neighbours.append(other._it)
-        other._it.neighbours.append(self._it)
-
-    def replace_agent(self, instance: Instance) -> None:
-        """Have another agent in the guest, that nobody has met."""
-        with self._it.lock:
-            system = self._it.find(instance).system
-            system.identity = type(system.identity).generate()
-
-    def write_console(self, instance: Instance, content: bytes) -> None:
-        """Have the guest write to its serial console."""
-        with self._it.lock:
-            self._it.find(instance).console += content
-
-    def write_disk(self, instance: Instance, content: bytes) -> None:
-        """Have this on the guest's root disk, in place of what a snapshot would show."""
-        with self._it.lock:
-            self._it.find(instance).system.content = content
+    def __init__(
+        self,
+        memory: AgentMemory | None = None,
+        *,
+        nodes: Sequence[Node] = (),
+        fence: Fence | None = None,
+        beside: FakeDriver | None = None,
+    ) -> None:
+        shared = Shared(nodes or (Node("fake"),)) if beside is None else beside._it.shared
+        super().__init__(Hypervisor(shared, AgentsInMemory() if memory is None else memory, fence))
+        self._listeners: list[Listener] = []
+        # For the decorator.
+        self.admit, self.note = self._it.access.admit, shared.note
 
     # The driver itself
 
@@ -119,7 +87,27 @@ class FakeDriver(ComputeDriver):
         del host
 
     def close(self) -> None:
-        pass
+        with self._it.lock:
+            mine, self._listeners = self._listeners, []
+            for listener in mine:
+                self._it.shared.listeners.remove(listener)
+                listener.stop()
+        self._it.access.close()
+
+    def listen(self, changed: Callable[[str], None]) -> None:
+        listener = Listener(changed, self.steering)
+        with self._it.lock:
+            self._listeners.append(listener)
+            self._it.shared.listeners.append(listener)
+
+    def end_sessions(self, sessions: Sequence[str]) -> None:
+        with self._it.lock:
+            self._it.shared.sessions.difference_update(sessions)
+
+    def await_quiet(self, instance: Instance, *, timeout: float) -> None:
+        if not self._it.shared.await_quiet(instance.uuid, timeout):
+            doing = ", ".join(self._it.shared.operations(instance.uuid))
+            raise Unknown("guest_busy", f"the hypervisor is still busy with the guest: {doing}")
 
     # Life and death
 
@@ -151,6 +139,11 @@ class FakeDriver(ComputeDriver):
     def cleanup(self, instance: Instance) -> None:
         # Nothing that was made for a guest is anywhere but in the guest.
         del instance
+
+    def remove_abandoned(self, *, older_than: float) -> list[str]:
+        # Nothing is ever half made.
+        del older_than
+        return []
 
     def rebuild(
         self,
@@ -215,7 +208,7 @@ class FakeDriver(ComputeDriver):
         if disk_format not in ("raw", "vhd"):
             raise Refused("snapshot_format", "snapshots are raw or vhd")
         system = self.guest(instance).system
-        with self.steering.step(progress, "snapshot"):
+        with self._it.step(progress, "snapshot"):
             # As it is, whatever the format: nobody boots from it.
             return service.store(NewImage(name, DiskFormat(disk_format), system.size_gb), iter([system.content]))
 
@@ -341,7 +334,7 @@ class FakeDriver(ComputeDriver):
     def get_info(self, instance: Instance) -> InstanceInfo:
         with self._it.lock:
             guest = self._it.find(instance)
-            return InstanceInfo(guest.state, guest.internal_id)
+            return InstanceInfo(guest.state, guest.internal_id, guest.place)
 
     def list_instances(self) -> list[str]:
         return sorted(f"instance-{guest.uuid}" for guest in self._it.guests())

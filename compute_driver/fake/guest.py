@@ -141,6 +141,11 @@ class Guest:
             VERSION, FEATURES, SEALED, self.system.identity.public, self.keys.current, guest=self.internal_id
         )
 
+    @property
+    def place(self) -> str:
+        """The node where it is, empty while it has no place because it does not run."""
+        return self.node if self.state in (PowerState.RUNNING, PowerState.PAUSED) else ""
+
     # Power. Whatever is reached already is left alone.
 
     def require(self, state: PowerState) -> None:

@@ -3,38 +3,62 @@
 from __future__ import annotations
 
 import threading
-import uuid as uuids
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from agent_protocol.outcomes import Refused, Unreachable
 
 from ..agents import AgentMemory
-from ..driver import Instance
+from ..driver import Instance, Progress
 from ..errors import InstanceNotFound, VolumeInUse
+from ..fencing import Fence
 from ..network import MAX_INTERFACES, Interface
 from ..states import PowerState
 from ..volumes import Volume
+from .access import Access
 from .guest import Guest
 from .nodes import Node
+from .shared import Shared
 from .steering import Steering
 
 _MAX_DEVICES = 16
 
 
 class Hypervisor:
-    """pool: its uuid. lock: held by whoever reads or changes what is here; never while a step begins or ends.
+    """One driver's view of it; what is `shared` may be seen by others, too.
 
-    neighbours: other hypervisors, to which guests can be sent.
+    lock: held by whoever reads or changes what is there; never while a step begins or ends. neighbours: other
+    hypervisors, to which guests can be sent.
     """
 
-    def __init__(self, nodes: Sequence[Node], memory: AgentMemory) -> None:
-        self.pool = str(uuids.uuid4())
-        self.lock = threading.RLock()
+    def __init__(self, shared: Shared, memory: AgentMemory, fence: Fence | None) -> None:
+        self.shared = shared
+        self.access = Access(shared, fence)
         self.steering = Steering()
         self.memory = memory
         self.neighbours: list[Hypervisor] = []
-        self._nodes = {node.name: node for node in nodes}
-        self._guests: dict[str, Guest] = {}
+        self._nodes = shared.nodes
+        self._guests = shared.guests
+
+    @property
+    def pool(self) -> str:
+        """Its uuid."""
+        return self.shared.pool
+
+    @property
+    def lock(self) -> threading.RLock:
+        """See above."""
+        return self.shared.lock
+
+    @contextmanager
+    def step(self, progress: Progress, name: str) -> Iterator[None]:
+        """Surrounds a step that changes something: reported, steered, fenced, and told to whoever listens."""
+        try:
+            with self.steering.step(progress, name):
+                self.access.admit()
+                yield
+        finally:
+            self.shared.note()
 
     # Guests
 

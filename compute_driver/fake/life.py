@@ -12,6 +12,7 @@ from agent_protocol.outcomes import Refused, Unsuccessful
 
 from ..driver import Instance, Progress
 from ..errors import ImageTooLarge
+from ..fencing import LeaseLost
 from ..files import InjectedFile
 from ..images import Image
 from ..network import Interface, NetworkName
@@ -44,21 +45,20 @@ class Setup:
 
     def carry_out(self, it: Hypervisor, guest: Guest, progress: Progress) -> None:
         """Tell everything to a guest that was just started."""
-        steps = it.steering
-        with steps.step(progress, "wait_for_agent"):
+        with it.step(progress, "wait_for_agent"):
             it.talk(guest)
         system = guest.system
         if any(_is_static(interface) for interface in self.interfaces):
-            with steps.step(progress, "apply_network"):
+            with it.step(progress, "apply_network"):
                 system.network = tuple(self.interfaces)
         if self.admin_password is not None:
-            with steps.step(progress, "set_admin_password"):
+            with it.step(progress, "set_admin_password"):
                 system.password = PasswordHash.of(self.admin_password)
         if self.ssh_keys:
-            with steps.step(progress, "add_ssh_keys"):
+            with it.step(progress, "add_ssh_keys"):
                 system.add_ssh_keys(list(self.ssh_keys))
         for file in self.injected_files:
-            with steps.step(progress, "inject_file"):
+            with it.step(progress, "inject_file"):
                 system.files[file.path] = file
 
 
@@ -104,11 +104,11 @@ def spawn(it: Hypervisor, order: Order, progress: Progress) -> None:
     node = it.choose() if order.node is None else it.taking(order.node)
     guest = Guest.of(order.instance, node.name, System(None, 0))
     try:
-        with it.steering.step(progress, "create_vm"):
+        with it.step(progress, "create_vm"):
             it.add(guest)
         _assemble(it, order, guest, progress)
         if order.power_on:
-            with it.steering.step(progress, "boot"), it.lock:
+            with it.step(progress, "boot"), it.lock:
                 guest.start()
             if has_agent(order.image):
                 order.setup.carry_out(it, guest, progress)
@@ -118,20 +118,19 @@ def spawn(it: Hypervisor, order: Order, progress: Progress) -> None:
 
 
 def _assemble(it: Hypervisor, order: Order, guest: Guest, progress: Progress) -> None:
-    steps = it.steering
     if order.boots_from_volume:
         guest.system = System(None, 0, is_volume=True)
     else:
-        with steps.step(progress, "create_root_disk"):
+        with it.step(progress, "create_root_disk"):
             guest.system = _system(order.instance, order.image)
-    with steps.step(progress, "attach_interfaces"):
+    with it.step(progress, "attach_interfaces"):
         for interface in (_first_interface(),) if order.interfaces is None else order.interfaces:
             it.attach_interface(guest, interface)
     for volume in sorted(order.volumes, key=lambda each: not each.is_bootable):
-        with steps.step(progress, "attach_volume"):
+        with it.step(progress, "attach_volume"):
             it.attach_volume(guest, volume)
     if order.config_drive is not None:
-        with steps.step(progress, "config_drive"):
+        with it.step(progress, "config_drive"):
             guest.config_drive = dict(order.config_drive)
 
 
@@ -153,10 +152,12 @@ def _undo(it: Hypervisor, guest: Guest, progress: Progress) -> None:
     with it.lock:
         if guest not in it.guests():
             return
-    with suppress(Unsuccessful), it.steering.step(progress, "undo"):
+    with suppress(Unsuccessful), it.step(progress, "undo"):
         destroy(it, guest.uuid)
         return
-    destroy(it, guest.uuid)
+    with suppress(LeaseLost):
+        it.access.admit()
+        destroy(it, guest.uuid)
 
 
 def destroy(it: Hypervisor, uuid: str) -> None:
@@ -168,19 +169,19 @@ def destroy(it: Hypervisor, uuid: str) -> None:
 def rebuild(it: Hypervisor, instance: Instance, image: Image | None, setup: Setup, progress: Progress) -> None:
     """Give the guest a new system. It keeps its old one until then."""
     setup.check(image)
-    steps, guest = it.steering, it.find(instance)
+    guest = it.find(instance)
     guest.refuse_rescued()
-    with steps.step(progress, "power_off"), it.lock:
+    with it.step(progress, "power_off"), it.lock:
         guest.stop()
-    with steps.step(progress, "replace_root_disk"), it.lock:
+    with it.step(progress, "replace_root_disk"), it.lock:
         if guest.system.is_volume:
             raise Refused("root_disk_is_volume", "the guest boots from a volume, which is not replaced")
         guest.system = _system(instance, image)
-    with steps.step(progress, "remove_old_disk"):
+    with it.step(progress, "remove_old_disk"):
         # Nobody has it any more.
         pass
     it.memory.forget(guest.uuid)
-    with steps.step(progress, "boot"), it.lock:
+    with it.step(progress, "boot"), it.lock:
         guest.start()
     if has_agent(image):
         setup.carry_out(it, guest, progress)
@@ -189,28 +190,30 @@ def rebuild(it: Hypervisor, instance: Instance, image: Image | None, setup: Setu
 def rescue(it: Hypervisor, instance: Instance, image: Image, password: Password | None, progress: Progress) -> None:
     """Boot another system. After an error the guest has its own again, powered off."""
     Setup(admin_password=password).check(image)
-    steps, guest = it.steering, it.find(instance)
+    guest = it.find(instance)
     guest.refuse_rescued()
     try:
-        with steps.step(progress, "power_off"), it.lock:
+        with it.step(progress, "power_off"), it.lock:
             guest.stop()
-        with steps.step(progress, "create_rescue_disk"), it.lock:
+        with it.step(progress, "create_rescue_disk"), it.lock:
             system = _system(instance, image)
             guest.known_agent = it.memory.recall(guest.uuid)
             guest.rescued, guest.system = guest.system, system
         it.memory.forget(guest.uuid)
-        with steps.step(progress, "boot"), it.lock:
+        with it.step(progress, "boot"), it.lock:
             guest.start()
         if has_agent(image):
-            with steps.step(progress, "wait_for_agent"):
+            with it.step(progress, "wait_for_agent"):
                 it.talk(guest)
             if password is not None:
-                with steps.step(progress, "set_rescue_password"):
+                with it.step(progress, "set_rescue_password"):
                     guest.system.password = PasswordHash.of(password)
     except BaseException:
-        with suppress(Unsuccessful), steps.step(progress, "undo"):
+        with suppress(Unsuccessful), it.step(progress, "undo"):
             _restore(it, guest)
-        _restore(it, guest)
+        with suppress(LeaseLost):
+            it.access.admit()
+            _restore(it, guest)
         raise
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from agent_protocol.outcomes import Refused, Unsuccessful
 
 from ..driver import Instance, Progress
+from ..fencing import LeaseLost
 from ..resources import MigrationTarget
 from ..states import PowerState
 from .guest import Guest, Kept
@@ -17,7 +18,7 @@ from .nodes import Node
 
 def begin(it: Hypervisor, instance: Instance, node: str | None, progress: Progress) -> None:
     """Power the guest off, and keep what it was. After an error it is that, powered off."""
-    steps, guest = it.steering, it.find(instance)
+    guest = it.find(instance)
     guest.refuse_rescued()
     if guest.kept is not None and guest.kept.finished:
         raise Refused("resize_unconfirmed", "the guest was resized before; confirm or revert that first")
@@ -25,17 +26,19 @@ def begin(it: Hypervisor, instance: Instance, node: str | None, progress: Progre
     target = guest.node if node is None else it.taking(node).name
     origin = guest.node if guest.kept is None else guest.kept.origin
     try:
-        with steps.step(progress, "power_off"), it.lock:
+        with it.step(progress, "power_off"), it.lock:
             guest.stop()
-        with steps.step(progress, "keep_root_disk"), it.lock:
+        with it.step(progress, "keep_root_disk"), it.lock:
             guest.kept = Kept(guest.system.copy(), guest.memory_mb, guest.vcpus, origin)
         if node is not None:
-            with steps.step(progress, "move"), it.lock:
+            with it.step(progress, "move"), it.lock:
                 guest.node = target
     except BaseException:
-        with suppress(Unsuccessful), steps.step(progress, "undo"):
+        with suppress(Unsuccessful), it.step(progress, "undo"):
             _restore(it, guest)
-        _restore(it, guest)
+        with suppress(LeaseLost):
+            it.access.admit()
+            _restore(it, guest)
         raise
 
 
@@ -50,7 +53,7 @@ def finish(it: Hypervisor, instance: Instance, *, power_on: bool, progress: Prog
     if guest.kept is None:
         raise Refused("resize_not_begun", "no resize of the guest was begun")
     _refuse_smaller(guest, instance)
-    with it.steering.step(progress, "resize"), it.lock:
+    with it.step(progress, "resize"), it.lock:
         size = guest.system.size_gb if guest.system.is_volume else instance.root_gb
         is_done = (guest.memory_mb, guest.vcpus, guest.system.size_gb) == (instance.memory_mb, instance.vcpus, size)
         if not is_done or guest.state not in (PowerState.RUNNING, PowerState.SHUTDOWN):
@@ -58,7 +61,7 @@ def finish(it: Hypervisor, instance: Instance, *, power_on: bool, progress: Prog
         guest.kept = replace(guest.kept, finished=True)
         guest.memory_mb, guest.vcpus, guest.system.size_gb = instance.memory_mb, instance.vcpus, size
     if power_on:
-        with it.steering.step(progress, "boot"), it.lock:
+        with it.step(progress, "boot"), it.lock:
             guest.start()
 
 
@@ -114,26 +117,27 @@ def live_migration(it: Hypervisor, instance: Instance, target: MigrationTarget, 
 def _move(it: Hypervisor, guest: Guest, node: Node, progress: Progress) -> None:
     if guest.node == node.name:
         return
-    with it.steering.step(progress, "check"):
+    with it.step(progress, "check"):
         it.taking(node.name)
-    with it.steering.step(progress, "migrate"), it.lock:
+    with it.step(progress, "migrate"), it.lock:
         guest.node = node.name
 
 
 def _send(it: Hypervisor, guest: Guest, target: MigrationTarget, progress: Progress) -> None:
     guest.refuse_rescued()
-    with it.steering.step(progress, "check"):
+    with it.step(progress, "check"):
         other = next((each for each in it.neighbours if each.pool == target.receive.get("pool")), None)
         if other is None:
             raise Refused("bad_migration_target", "no other hypervisor said how it receives a guest")
         if guest.volumes:
             raise Refused("volume_in_pool", "volumes cannot go to another pool; detach them")
         node = other.taking(target.node)
-    with it.steering.step(progress, "migrate"):
+    with it.step(progress, "migrate"):
         # Never both locks at once: the other one may be sending a guest here.
         it.remove(guest.uuid)
         guest.node = node.name
         other.add(guest)
+    other.shared.note()
 
 
 # Nodes

@@ -52,8 +52,33 @@ STEPS = (
     "clean_up",
 )
 
+TELLING = "tell"
+"""Stands for what listeners are told of changes: it can be held back like a step."""
+
 _VERBS = ComputeDriver.__abstractmethods__
 _NAMES = _VERBS | frozenset(STEPS)
+
+_QUESTIONS = frozenset(
+    {
+        "init_host",
+        "close",
+        "listen",
+        "await_quiet",
+        "check_can_live_migrate_destination",
+        "get_info",
+        "list_instances",
+        "list_instance_uuids",
+        "get_console_output",
+        "get_vnc_console",
+        "get_diagnostics",
+        "get_available_nodes",
+        "check_node",
+        "get_available_resource",
+        "get_inventory",
+        "get_host_uptime",
+    }
+)
+"""The verbs that change nothing, so that no fence is asked."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +160,12 @@ class Steering:
 
     @contextmanager
     def blocked(self, name: str) -> Iterator[Gate]:
-        """Hold back a verb or a step before its effect, until the gate is released or the block ends."""
-        _check(name)
+        """Hold back a verb or a step before its effect, until the gate is released or the block ends.
+
+        It has not asked its fence then. `tell` holds back what listeners are told.
+        """
+        if name != TELLING:
+            _check(name)
         gate = Gate()
         with self._guard:
             self._gates[name] = gate
@@ -163,12 +192,19 @@ class Steering:
         with progress.step(name), self._around(name):
             yield
 
-    @contextmanager
-    def _around(self, name: str) -> Iterator[None]:
+    def await_telling(self) -> None:
+        """Return when listeners may be told something: for the driver."""
+        self._pass_gate(TELLING)
+
+    def _pass_gate(self, name: str) -> None:
         with self._guard:
             gate = self._gates.get(name)
         if gate is not None:
             gate.pass_through()
+
+    @contextmanager
+    def _around(self, name: str) -> Iterator[None]:
+        self._pass_gate(name)
         with self._guard:
             waiting = self._faults.get(name)
             fault = waiting.popleft() if waiting else None
@@ -203,7 +239,10 @@ D = TypeVar("D")
 
 
 def steered(cls: type[D]) -> type[D]:
-    """For a driver that has a `steering`: logs the calls of its verbs, has them wait, and has them fail."""
+    """For a driver that has a `steering`: logs the calls of its verbs, has them wait, and has them fail.
+
+    What changes something is admitted by its `admit()` first; after each of those `note()` is called.
+    """
     for name in _VERBS:
         setattr(cls, name, _verb(getattr(cls, name)))
     return cls
@@ -215,7 +254,14 @@ def _verb(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def verb(self: Any, *arguments: Any, **named: Any) -> Any:
         _, *bound = signature.bind(self, *arguments, **named).arguments.items()
-        with self.steering.verb(method.__name__, dict(bound)):
-            return method(self, *arguments, **named)
+        is_question = method.__name__ in _QUESTIONS
+        try:
+            with self.steering.verb(method.__name__, dict(bound)):
+                if not is_question:
+                    self.admit()
+                return method(self, *arguments, **named)
+        finally:
+            if not is_question:
+                self.note()
 
     return verb

@@ -108,14 +108,20 @@ class Image:
 
 @dataclass(frozen=True)
 class NewImage:
-    """An image that is to be stored. Refused when it makes no sense. The members are those of Image."""
+    """An image that is to be stored. Refused when it makes no sense. The members are those of Image.
+
+    id: under which it is stored, for who must find what is left of it after a crash; None for any that is free.
+    """
 
     name: str
     disk_format: DiskFormat
     min_disk_gb: int = 0
     properties: Mapping[str, str] = field(default_factory=dict)
+    id: str | None = None
 
     def __post_init__(self) -> None:
+        if self.id is not None:
+            check_id(self.id)
         _check_name(self.name)
         _check_properties(self.properties, self.min_disk_gb)
 
@@ -133,4 +139,4 @@ class ImageService(Protocol):
         """
 
     def delete(self, image_ref: str) -> None:
-        """Forget an image that was stored; nothing happens when there is none."""
+        """Forget an image that was stored, or what is left of storing it; nothing happens when there is none."""

@@ -6,6 +6,7 @@ or not at all, and the directory may be shared by many processes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -98,11 +99,16 @@ class ImageDirectory:
         raise _bad(image_id)
 
     def store(self, new: NewImage, pieces: Iterator[bytes]) -> Image:
-        """Keep an image under a new id; see ImageService. ImageUnavailable when the directory cannot be written."""
-        image_id = str(uuid.uuid4())
+        """Keep an image under its id, or a new one; see ImageService.
+
+        ImageUnavailable when the directory cannot be written, or has that id already.
+        """
+        image_id = new.id or str(uuid.uuid4())
         data = self._directory / f"{image_id}.{new.disk_format}"
+        if (self._directory / f"{image_id}{_SUFFIX}").exists() or data.exists():
+            raise ImageUnavailable(image_id, os.strerror(errno.EEXIST))
         digest, size = hashlib.sha256(), 0
-        temporary = data.with_name(f".{data.name}.part")
+        temporary = _unfinished(data)
         try:
             with _created(temporary, image_id) as file:
                 for piece in pieces:
@@ -128,7 +134,7 @@ class ImageDirectory:
             "properties": dict(new.properties),
         }
         path = self._directory / f"{image_id}{_SUFFIX}"
-        temporary = path.with_name(f".{path.name}.part")
+        temporary = _unfinished(path)
         try:
             with _created(temporary, image_id) as file:
                 _write(file, json.dumps(description, indent=2).encode("utf-8"), image_id)
@@ -140,11 +146,16 @@ class ImageDirectory:
             raise
 
     def delete(self, image_ref: str) -> None:
-        """Remove an image and, if they are here, its bytes; nothing happens when there is none."""
+        """Remove an image, or what is left of storing it; nothing happens when there is none.
+
+        Bytes that are elsewhere stay.
+        """
         check_id(image_ref)
         try:
             for suffix in (_SUFFIX, *(f".{disk_format}" for disk_format in DiskFormat)):
-                (self._directory / f"{image_ref}{suffix}").unlink(missing_ok=True)
+                path = self._directory / f"{image_ref}{suffix}"
+                path.unlink(missing_ok=True)
+                _unfinished(path).unlink(missing_ok=True)
         except OSError as error:
             raise ImageUnavailable(image_ref, error.strerror or type(error).__name__) from None
 
@@ -164,6 +175,11 @@ def _properties(untrusted_properties: object) -> Mapping[str, str]:
     if not isinstance(untrusted_properties, dict):
         raise Refused("bad_image", "an image's properties are text")
     return untrusted_properties
+
+
+def _unfinished(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(f".{path.name}.part")
 
 
 def _private(path: str, flags: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent_protocol.messages import Password
 from agent_protocol.outcomes import Refused
 
 from ..agents import AgentInfo, AgentMemory
 from ..driver import ComputeDriver, Instance, InstanceInfo, Progress
+from ..fencing import Fence
 from ..files import InjectedFile
 from ..images import DiskFormat, Image, ImageService
 from ..network import Interface
@@ -20,9 +21,11 @@ from .agents.agent import GuestAgents
 from .agents.plugin import Plugin
 from .agents.plugin_versions import PluginVersions
 from .agents.setup import Setup
+from .connection.predecessors import Predecessors
 from .connection.session import Connection, XenServer
-from .guests import diagnostics, metadata, power, rebuild, removal, rescue, spawn, vms
+from .guests import diagnostics, metadata, power, quiet, rebuild, removal, rescue, spawn, vms
 from .guests.console import Screens, output
+from .guests.listening import Listener
 from .hosts import maintenance, nodes
 from .hosts import resources as hosts
 from .moving import live as migration
@@ -30,7 +33,7 @@ from .moving import resize
 from .network.interfaces import Interfaces
 from .network.networks import Networks
 from .parts import Parts
-from .storage import repositories
+from .storage import orphans, repositories
 from .storage.image_cache import STALE_AFTER, ImageCache
 from .storage.snapshots import Snapshots
 from .storage.transfers import STALL_TIMEOUT, Transfers
@@ -45,7 +48,7 @@ class XenServerDriver(ComputeDriver):
     memory: where what is known of agents is kept. agent_policy: one of agent.POLICIES. agent_timeout: seconds that an
     agent has to answer an order; boot_timeout: from a guest's start to its agent's first answer. repository: uuid or
     name of the storage repository for guests' disks; None for the pool's default one. allow_unlocked: as of Interfaces.
-    stall_timeout: as of Transfers; import_stale_after: of ImageCache.
+    stall_timeout: as of Transfers; import_stale_after: of ImageCache. fence: as of XenServer.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class XenServerDriver(ComputeDriver):
         allow_unlocked: bool = False,
         stall_timeout: float = STALL_TIMEOUT,
         import_stale_after: float = STALE_AFTER,
+        fence: Fence | None = None,
     ) -> None:
-        self._server = XenServer(connection)
+        self._server = XenServer(connection, fence)
+        self._predecessors = Predecessors(self._server)
         self._versions = PluginVersions(self._server)
         self._plugin = Plugin(self._server, self._versions)
         self._agents = GuestAgents(
@@ -93,6 +98,15 @@ class XenServerDriver(ComputeDriver):
     def close(self) -> None:
         self._screens.close()
         self._server.close()
+
+    def listen(self, changed: Callable[[str], None]) -> None:
+        Listener(self._server.events, changed)
+
+    def end_sessions(self, sessions: Sequence[str]) -> None:
+        self._predecessors.end(sessions)
+
+    def await_quiet(self, instance: Instance, *, timeout: float) -> None:
+        quiet.await_quiet(self._server, self._predecessors, instance, timeout)
 
     # Life and death
 
@@ -187,6 +201,10 @@ class XenServerDriver(ComputeDriver):
         repository = repositories.choose(self._server, self._parts.repository)
         return self._parts.images.evict(repository, unused_for)
 
+    def remove_abandoned(self, *, older_than: float) -> list[str]:
+        found = orphans.find(self._server, grace=older_than)
+        return [orphan.uuid for orphan in orphans.remove(self._server, found)]
+
     # Resize and migration
 
     def migrate_disk_and_power_off(
@@ -264,7 +282,7 @@ class XenServerDriver(ComputeDriver):
 
     def get_info(self, instance: Instance) -> InstanceInfo:
         vm = vms.told(self._server, instance)
-        return InstanceInfo(vm.power_state, vm.uuid)
+        return InstanceInfo(vm.power_state, vm.uuid, nodes.name(self._server, vm.host))
 
     def list_instances(self) -> list[str]:
         return vms.names(self._server)

@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 
 from agent_protocol.outcomes import Outcome, Unknown, Unreachable, Unsuccessful
 
+from ...fencing import LeaseLost
 from ...sealing import GUEST_RESTARTED
 from ..guests.vms import VM
 from .plugin import Answer, GuestRestarted, Plugin
@@ -51,8 +52,10 @@ class Conversation:
             raise
 
 
-def unreachable(error: Unsuccessful) -> Unreachable:
-    """What an unanswered question ends with."""
+def unreachable(error: Unsuccessful) -> Unsuccessful:
+    """What an unanswered question ends with. LeaseLost says nothing of the guest, and stays what it is."""
+    if isinstance(error, LeaseLost):
+        return error
     return Unreachable(error.code, f"the guest's agent could not be talked to: {error.message}")
 
 

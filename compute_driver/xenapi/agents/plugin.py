@@ -11,6 +11,7 @@ from agent_protocol import frames
 from agent_protocol.outcomes import Failed, Unknown, Unreachable, Unsuccessful
 
 from ...errors import XenServerAnswerLost, XenServerFailure
+from ...fencing import LeaseLost
 from ..connection.session import XenServer
 from ..guests.vms import VM
 from . import plugin_versions
@@ -76,6 +77,8 @@ class Plugin:
         """What the plugin's function of that name answers. Whatever goes wrong, nothing was ordered: Unreachable."""
         try:
             answer = self._call(vm, "console_log", {"vm": vm.uuid}, timeout)
+        except LeaseLost:
+            raise
         except Unknown as error:
             raise Unreachable(error.code, error.message) from None
         return answer if isinstance(answer, dict) else {}

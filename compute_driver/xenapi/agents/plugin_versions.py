@@ -11,6 +11,7 @@ from typing import Any
 from agent_protocol.outcomes import Outcome, Unreachable, Unsuccessful, Unsupported
 
 from ...errors import XenServerFailure
+from ...fencing import LeaseLost
 from ..connection.cache import Change
 from ..connection.session import XenServer
 
@@ -137,6 +138,6 @@ class PluginVersions:
 
 
 def _nothing_ordered(error: Unsuccessful) -> Unsuccessful:
-    if error.outcome is Outcome.UNKNOWN:
+    if error.outcome is Outcome.UNKNOWN and not isinstance(error, LeaseLost):
         return Unreachable(error.code, f"the host's dom0 plugin was not heard of: {error.message}")
     return error

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from .batches import CLASSES, Event, Row
 
 INSTANCE_KEY = "xenward:instance"
-"""Key in VM.other_config that holds the uuid of the instance that a VM is."""
+"""Key in other_config, of VMs and disks, that holds the instance's uuid: so what is ours is known for certain."""
 
 NAME_PREFIX = "instance-"
-"""What stands before that uuid in the VM's name."""
+"""What stands before that uuid in the names of VMs and disks."""
 
 
 class Found(NamedTuple):

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_protocol.outcomes import Outcome, Unsuccessful
 
@@ -20,10 +20,10 @@ from ...errors import ObjectGone, XenServerUnreachable
 from . import cache
 from .batches import CLASSES, Batch, Event, MalformedBatch, Row, freeze_record, parse_token
 from .cache import Change, Found, View
-from .session import NotSent
+from .sdk_session import NotSent, Session
 
 if TYPE_CHECKING:
-    from .session import Session, XenServer
+    from .session import XenServer
 
 LOG = logging.getLogger(__name__)
 
@@ -47,6 +47,13 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 
 
+class _Subscriber(NamedTuple):
+    """Who is told. changed: of each change; listed: that all was listed anew, and what there is."""
+
+    changed: Callable[[Change], None]
+    listed: Callable[[View], None]
+
+
 class Events:
     """What XenServer tells. Methods may be called by any thread; start() once, then stop() once."""
 
@@ -61,7 +68,7 @@ class Events:
         self._kept: set[str] = set()
         self._gone: set[str] = set()
         self._unsure: set[str] = set()
-        self._subscribers: list[Callable[[Change], None]] = []
+        self._subscribers: list[_Subscriber] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="xenserver-events", daemon=True)
 
@@ -104,14 +111,21 @@ class Events:
             and session.url == self._server.members.coordinator
         )
 
-    def _usable(self, max_age: float | None = None) -> View | None:
+    def usable(self, max_age: float | None = None) -> View | None:
+        """What is read now; None while everything is read by calls. max_age: as of records()."""
         with self._changed:
             is_fresh = max_age is None or time.monotonic() - self._seen <= max_age
             return self._view if self._is_live() and is_fresh else None
 
+    @property
+    def latest(self) -> View:
+        """What was told last, be it long ago."""
+        with self._changed:
+            return self._view
+
     def barrier(self, timeout: float = 10.0) -> None:
         """Return when all that happened before now will be read. XenServerUnreachable when that takes too long."""
-        view = self._usable()
+        view = self.usable()
         if view is None:
             # What is read is asked for at that moment.
             return
@@ -137,7 +151,7 @@ class Events:
 
         max_age: seconds; ask XenServer when what is known may be older. Errors as of XenServer.call().
         """
-        view = self._usable(max_age)
+        view = self.usable(max_age)
         if view is not None:
             return view.records(cls)
         untrusted_records = self._server.call(f"{cls}.get_all_records")
@@ -147,14 +161,14 @@ class Events:
 
     def record(self, cls: str, ref: str, max_age: float | None = None) -> Row:
         """One object. ObjectGone when there is none."""
-        view = self._usable(max_age)
+        view = self.usable(max_age)
         row = view.record(cls, ref) if view is not None else None
         # It may have been made a moment ago.
         return self._ask(cls, ref) if row is None else row
 
     def by_uuid(self, cls: str, uuid: str, max_age: float | None = None) -> Found:
         """One object by its uuid. ObjectGone when there is none."""
-        view = self._usable(max_age)
+        view = self.usable(max_age)
         found = view.by_uuid(cls, uuid) if view is not None else None
         if found is not None:
             return found
@@ -163,7 +177,7 @@ class Events:
 
     def vm_of(self, instance_uuid: str, max_age: float | None = None) -> Found | None:
         """The VM that is an instance, by VM.other_config or else by its name; never a snapshot or a template."""
-        view = self._usable(max_age)
+        view = self.usable(max_age)
         found = view.vm_of(instance_uuid) if view is not None else None
         if found is not None:
             return found
@@ -217,7 +231,7 @@ class Events:
         due, interval = 0.0, _FIRST_POLL
         error: Unsuccessful | None = None
         while True:
-            view = self._usable()
+            view = self.usable()
             row = view.record(cls, ref) if view is not None else None
             if row is None and view is not None and ref in self._gone:
                 raise ObjectGone(["HANDLE_INVALID", cls, ref])
@@ -241,10 +255,10 @@ class Events:
                 if error is not None:
                     raise error
                 return None
-            self._await_other(view, min(remaining, _LOOK if view is None or interrupted is not None else POLL))
+            self.await_other(view, min(remaining, _LOOK if view is None or interrupted is not None else POLL))
 
-    def _await_other(self, view: View | None, timeout: float) -> None:
-        """Wait for another view than that one; None is no view at all."""
+    def await_other(self, view: View | None, timeout: float) -> None:
+        """Wait until what is read comes from another view than that one of usable(), at most `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: (self._view if self._is_live() else None) is not view, timeout)
 
@@ -260,17 +274,21 @@ class Events:
             self._gone.discard(ref)
             self._view, _ = cache.changed(self._view, [Event("task", ref, None)], self._view.generation)
 
-    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+    def subscribe(
+        self, changed: Callable[[Change], None], listed: Callable[[View], None] = lambda _: None
+    ) -> Callable[[], None]:
         """Have every change told, in the stream's thread, after it can be read; gives what ends that.
 
-        After an interruption the differences are told. The callback must be quick; what it raises is logged.
+        listed: told at the beginning and after each interruption, when the differences have been told: what was read
+        by calls meanwhile may be no difference. Both must be quick; what they raise is logged.
         """
+        subscriber = _Subscriber(changed, listed)
         with self._changed:
-            self._subscribers.append(callback)
+            self._subscribers.append(subscriber)
 
         def unsubscribe() -> None:
             with self._changed, suppress(ValueError):
-                self._subscribers.remove(callback)
+                self._subscribers.remove(subscriber)
 
         return unsubscribe
 
@@ -343,14 +361,20 @@ class Events:
                 self._live_until = self._seen + WAIT + MARGIN
             self._changed.notify_all()
             subscribers = list(self._subscribers)
-        for change in changes:
-            for subscriber in subscribers:
-                try:
-                    subscriber(change)
-                except Exception as error:
-                    LOG.error("a subscriber to XenServer's events failed with %s", type(error).__name__)
+        for subscriber in subscribers:
+            for change in changes:
+                _tell(subscriber.changed, change)
+            if is_listing and not miscounted:
+                _tell(subscriber.listed, view)
         if miscounted:
             raise MalformedBatch(f"more or fewer objects than there are: {', '.join(miscounted)}")
 
     def _is_wanted(self, event: Event) -> bool:
         return event.cls != "task" or event.row is None or event.ref in self._kept
+
+
+def _tell(callback: Callable[[Any], None], news: Change | View) -> None:
+    try:
+        callback(news)
+    except Exception as error:
+        LOG.error("a subscriber to XenServer's events failed with %s", type(error).__name__)

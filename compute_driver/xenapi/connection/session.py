@@ -11,31 +11,27 @@ from __future__ import annotations
 import http.client
 import logging
 import queue
-import re
 import threading
 import time
-import xmlrpc.client
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult
 
-import XenAPI
-
 from agent_protocol.outcomes import Busy, Refused
 
 from ...errors import (
     XenServerAnswerLost,
-    XenServerAuthenticationFailed,
     XenServerCertificateMismatch,
     XenServerFailure,
     XenServerUnreachable,
-    answered,
 )
-from .members import Members, Route, address_of, key_of
+from ...fencing import Fence, LeaseLost
+from .members import Members, Route, address_of
+from .sdk_session import LOGOUT_TIMEOUT, ORIGINATOR, NotSent, Session
 from .tls import Trust, is_loopback, parse_fingerprint
-from .transport import LOST, USER_AGENT, NotConnected, Transport, connected, reason
+from .transport import NotConnected, connected
 
 if TYPE_CHECKING:
     from .events import Events
@@ -43,13 +39,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-ORIGINATOR = USER_AGENT
-"""What we call ourselves at login: XenServer counts and limits sessions by it."""
+__all__ = ["LOGOUT_TIMEOUT", "ORIGINATOR", "Connection", "Flag", "XenServer"]
 
-LOGOUT_TIMEOUT = 5.0
-"""Seconds for a logout. XenServer forgets idle sessions by itself, after 24 hours."""
-
-_QUESTION = re.compile(r"\w+\.get_|event\.(from|inject)\Z")
 _TURNED_AWAY = ("SESSION_INVALID", "HOST_IS_SLAVE", "HOST_IN_EMERGENCY_MODE", "HOST_STILL_BOOTING")
 """What a host answers before it looks at a call (api_server.ml, session_check.ml), so that it may be sent again."""
 
@@ -108,10 +99,14 @@ class Connection:
 
 
 class XenServer:
-    """XenServer as a function: `call("VM.start", vm, False, False)`. Serves many threads."""
+    """XenServer as a function: `call("VM.start", vm, False, False)`. Serves many threads.
 
-    def __init__(self, connection: Connection) -> None:
+    fence: asked before whatever changes something, and told of each session; None for a XenServer that is ours alone.
+    """
+
+    def __init__(self, connection: Connection, fence: Fence | None = None) -> None:
         self.connection = connection
+        self.fence = fence
         self.members = connection.members()
         self.trust = connection.trust()
         for url in self.members.configured:
@@ -129,7 +124,7 @@ class XenServer:
 
         timeout: seconds for this call; the connection's own otherwise. Raises XenServerUnreachable,
         XenServerCertificateMismatch, XenServerAuthenticationFailed, XenServerFailure or XenServerAnswerLost; Busy when
-        no session of the pool became free in that time.
+        no session of the pool became free in that time; LeaseLost, or what else the fence raises.
         """
         seconds = timeout or self.connection.timeout
         deadline = time.monotonic() + seconds
@@ -205,6 +200,25 @@ class XenServer:
         deadline = time.monotonic() + (timeout or self.connection.timeout)
         return self._open(Route(self.members), deadline)
 
+    def check_fence(self) -> None:
+        """Return when something may be changed now; LeaseLost otherwise. For what is not sent by call()."""
+        if self.fence is not None:
+            self.fence.check()
+
+    def end_session(self, ref: str) -> None:
+        """End another client's session, and return when that is certain; errors as of call().
+
+        XenServer lets whoever knows a session's reference end it.
+        """
+        own = Session(self, self.members.coordinator)
+        self.check_fence()
+        try:
+            own.end(ref, time.monotonic() + self.connection.timeout)
+        except NotSent as error:
+            raise error.error from None
+        finally:
+            own.close()
+
     def close(self) -> None:
         """End the stream of events, and log out of every idle session."""
         with self._guard:
@@ -247,6 +261,7 @@ class XenServer:
                     raise
                 session.close()
                 if code == "SESSION_INVALID":
+                    session.ended()
                     if renewed:
                         raise
                     renewed = True
@@ -257,8 +272,13 @@ class XenServer:
                 session.close()
                 route.failed(error.error)
             except (XenServerUnreachable, XenServerAnswerLost):
-                session.close()
+                # The session itself is as good as before: whoever has it next makes another connection.
+                self._idle.put(session)
                 self._doubt_others()
+                raise
+            except LeaseLost:
+                # Nothing was sent.
+                self._idle.put(session)
                 raise
             else:
                 self._idle.put(session)
@@ -312,99 +332,3 @@ class XenServer:
                 self.members.coordinates(url)
                 return session
             url = route.next()
-
-
-class NotSent(Exception):
-    """Raised when a call did not leave this machine, so that another host may be asked. error: for when none is."""
-
-    def __init__(self, error: XenServerUnreachable | XenServerCertificateMismatch) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class Session:
-    """One session of the SDK with one host. Serves one thread at a time, but for hang_up()."""
-
-    def __init__(self, server: XenServer, url: SplitResult) -> None:
-        self.url = url
-        self._server = server
-        self._connection = server.connection
-        self._transport = Transport(server.trust, url, self._vouched)
-        self._session = XenAPI.Session(f"{url.scheme}://{url.netloc}", transport=self._transport)
-
-    @property
-    def ref(self) -> str:
-        """The session's reference, as good as a password: for calls, and as `session_id` of HTTP requests."""
-        return str(self._session.handle)
-
-    def login(self, deadline: float) -> None:
-        """Log in. XenServerAuthenticationFailed, XenServerFailure; NotSent or XenServerUnreachable otherwise."""
-        self._transport.deadline = deadline
-        try:
-            self._session.login_with_password(self._connection.username, self._connection.password, "1.1", ORIGINATOR)
-        except XenAPI.Failure as failure:
-            raise self._failure(failure) from None
-        except xmlrpc.client.Fault as fault:
-            raise _fault(fault) from None
-        except XenServerCertificateMismatch as error:
-            raise NotSent(error) from None
-        except NotConnected as error:
-            raise NotSent(XenServerUnreachable(address_of(self.url), error.args[0])) from None
-        except LOST as error:
-            raise XenServerUnreachable(address_of(self.url), reason(error)) from None
-
-    def call(self, method: str, arguments: tuple[Any, ...], deadline: float) -> Any:
-        """The answer to one call, sent once at most. deadline: moment (time.monotonic) until which it must be there.
-
-        XenServerFailure; NotSent; XenServerUnreachable or XenServerAnswerLost when the answer was lost.
-        """
-        self._transport.deadline = deadline
-        try:
-            return self._session.xenapi_request(method, arguments)
-        except XenAPI.Failure as failure:
-            raise self._failure(failure) from None
-        except xmlrpc.client.Fault as fault:
-            raise _fault(fault) from None
-        except XenServerCertificateMismatch as error:
-            raise NotSent(error) from None
-        except NotConnected as error:
-            raise NotSent(XenServerUnreachable(address_of(self.url), error.args[0])) from None
-        except LOST as error:
-            if _QUESTION.match(method):
-                raise XenServerUnreachable(address_of(self.url), reason(error)) from None
-            raise XenServerAnswerLost(method) from None
-
-    def hang_up(self) -> None:
-        """Let a call end that another thread waits in; its answer is lost. Only logout() works afterwards."""
-        self._transport.hang_up()
-
-    def close(self) -> None:
-        """Close the connection. The session stays, and makes another one at its next call."""
-        self._transport.close()
-
-    def logout(self) -> None:
-        """End the session and close the connection."""
-        self._transport.deadline = time.monotonic() + LOGOUT_TIMEOUT
-        self._transport.is_ended = False
-        # The answer does not matter: XenServer forgets idle sessions by itself.
-        try:
-            self._session.xenapi_request("session.logout", ())
-        except (XenAPI.Failure, xmlrpc.client.Fault, XenServerCertificateMismatch, NotConnected, *LOST):
-            pass
-        finally:
-            self._transport.close()
-
-    def _vouched(self, sock: Any, untrusted_thumbprint: str, details: list[str]) -> None:
-        if details[0] == "HOST_IS_SLAVE" and len(details) > 1:
-            with suppress(ValueError, Refused):
-                coordinator = self._server.members.other(details[1])
-                self._server.trust.vouch(sock, key_of(coordinator), untrusted_thumbprint)
-
-    def _failure(self, failure: XenAPI.Failure) -> Exception:
-        if failure.details[0] == "SESSION_AUTHENTICATION_FAILED":
-            return XenServerAuthenticationFailed(address_of(self.url))
-        return answered(failure.details)
-
-
-def _fault(fault: xmlrpc.client.Fault) -> XenServerFailure:
-    return XenServerFailure(["FAULT", str(fault.faultCode), str(fault.faultString)])

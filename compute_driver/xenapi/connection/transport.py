@@ -44,7 +44,8 @@ class Transport(xmlrpc.client.Transport):
     The standard transport repeats a request when the connection breaks; XenServer might then do it twice. An answer
     that reports a failure is raised as XenAPI.Failure here, so that the SDK does not send the call again either.
 
-    deadline: moment (time.monotonic) until which the next request must be answered.
+    deadline: moment (time.monotonic) until which the next request must be answered. admit: called directly before it is
+    sent, when there is a connection; what it raises keeps it from being sent.
     vouched: called with the socket and a thumbprint that came beside a failure, and the failure's details.
     """
 
@@ -53,6 +54,7 @@ class Transport(xmlrpc.client.Transport):
     def __init__(self, trust: Trust, url: SplitResult, vouched: Callable[[Any, str, list[str]], None]) -> None:
         super().__init__()
         self.deadline = 0.0
+        self.admit: Callable[[], None] | None = None
         self._trust = trust
         self._url = url
         self._vouched = vouched
@@ -87,6 +89,8 @@ class Transport(xmlrpc.client.Transport):
             self._http.close()
             raise NotConnected("it is not wanted any more")
         self._extra_headers = [THUMBPRINT_REQUEST] if self._trust.is_pinned else []
+        if self.admit is not None:
+            self.admit()
         return self._http
 
     def _response(self, sock: Any, *arguments: Any, **named: Any) -> http.client.HTTPResponse:

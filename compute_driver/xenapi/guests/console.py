@@ -12,7 +12,8 @@ from agent_protocol.outcomes import Failed, Refused, Unreachable, Unsupported
 from ...errors import XenServerUnreachable
 from ...resources import VncConsole
 from ..agents.plugin import Plugin
-from ..connection.session import Session, XenServer
+from ..connection.sdk_session import Session
+from ..connection.session import XenServer
 from .vms import VM
 
 MAX_OUTPUT = 100 * 1024

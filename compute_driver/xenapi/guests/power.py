@@ -7,12 +7,14 @@ of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from agent_protocol.outcomes import Failed, Outcome, Refused, Unknown, Unsuccessful, Unsupported
 
-from ...errors import XenServerFailure
+from ...errors import XenServerAnswerLost, XenServerFailure
+from ...fencing import LeaseLost
 from ...states import PowerState
 from ..connection.session import XenServer
 from . import vms
@@ -54,7 +56,8 @@ def shut_down(server: XenServer, vm: VM, *, timeout: float | None = None) -> VM:
             return _change(server, vm, "VM.clean_shutdown", reached=_is(PowerState.SHUTDOWN), timeout=seconds)
         except Unsuccessful:
             # Whatever it was: the guest is off at last, or loses its power now.
-            vm = vms.again(server, vm)
+            with _in_doubt("VM.clean_shutdown"):
+                vm = vms.again(server, vm)
     if vm.power_state is PowerState.SHUTDOWN:
         return vms.await_told(server, vm)
     return _change(server, vm, "VM.hard_shutdown", reached=_is(PowerState.SHUTDOWN), timeout=START_TIMEOUT)
@@ -136,9 +139,13 @@ def _change(
     """Have XenServer change a VM's power state; gives the VM as it is then, which `reached` accepted."""
     try:
         server.run(method, vm.ref, *arguments, timeout=timeout)
+    except LeaseLost:
+        # Nothing was sent, so nothing comes of it.
+        raise
     except Unsuccessful as error:
         if error.outcome is Outcome.UNKNOWN:
-            now = _await(server, vm, reached, timeout)
+            with _in_doubt(method):
+                now = _await(server, vm, reached, timeout)
             if not reached(now):
                 raise
             return vms.await_told(server, now)
@@ -148,10 +155,22 @@ def _change(
         if error.details[0] == "VM_BAD_POWER_STATE" and reached(now):
             return vms.await_told(server, now)
         _raise(error, now)
-    now = vms.again(server, vm)
+    with _in_doubt(method):
+        now = vms.again(server, vm)
     if not reached(now):
         raise Failed("power_state_changed", f"{method} succeeded, but the guest is {now.power_state.word}")
     return vms.await_told(server, now)
+
+
+@contextmanager
+def _in_doubt(method: str) -> Iterator[None]:
+    """Surrounds questions after a change was sent: when they cannot be asked, that is not to say that nothing was."""
+    try:
+        yield
+    except Unsuccessful as error:
+        if error.outcome in (Outcome.UNREACHABLE, Outcome.BUSY):
+            raise XenServerAnswerLost(method) from None
+        raise
 
 
 def _raise(failure: XenServerFailure, now: VM) -> NoReturn:

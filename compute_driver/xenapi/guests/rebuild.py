@@ -17,6 +17,7 @@ from ...driver import Instance, Progress
 from ...errors import ObjectGone
 from ...images import Image
 from ..agents.setup import Setup, has_agent
+from ..connection.cache import INSTANCE_KEY
 from ..parts import Parts
 from ..storage import disks, root_disks
 from ..storage.disks import Disk
@@ -66,6 +67,8 @@ def rebuild(parts: Parts, instance: Instance, image: Image | None, setup: Setup,
     try:
         with progress.step("remove_old_disk"):
             _remove(parts, vm, old.vdi)
+            for vdi in _former(parts, vm, disk):
+                _remove(parts, vm, vdi)
     except Unsuccessful as error:
         # Nobody needs it for the guest to go on; it goes with the instance at the latest.
         LOG.error("instance %s: its old root disk is left: %s", instance.uuid, error)
@@ -78,7 +81,7 @@ def rebuild(parts: Parts, instance: Instance, image: Image | None, setup: Setup,
 
 def _old(parts: Parts, instance: Instance, vm: VM) -> _Old:
     vbd, record = root_disks.find(parts.server, vm)
-    if parts.server.call("VDI.get_other_config", record["VDI"]).get(vms.INSTANCE_KEY) != instance.uuid:
+    if parts.server.call("VDI.get_other_config", record["VDI"]).get(INSTANCE_KEY) != instance.uuid:
         raise Refused("root_disk_is_volume", "the guest boots from a volume, which is not replaced")
     return _Old(vbd, str(record["VDI"]), record)
 
@@ -105,6 +108,12 @@ def _exchange(parts: Parts, instance: Instance, vm: VM, old: _Old, disk: Disk, h
         server.call("VM.set_NVRAM", vm.ref, {})
     # From here on the new disk is the guest's.
     server.call("VM.remove_from_other_config", vm.ref, REBUILD_KEY)
+
+
+def _former(parts: Parts, vm: VM, new: Disk) -> list[str]:
+    """Root disks that the guest had earlier: those of a rebuild that did not come to removing them."""
+    own = disks.of_vm(parts.server, vm.instance, vms.again(parts.server, vm).vbds)
+    return [it for it in own if it != new.ref and _is_root(parts, it)]
 
 
 def _remove(parts: Parts, vm: VM, vdi: str) -> None:

@@ -14,6 +14,7 @@ from agent_protocol.outcomes import Failed, Outcome, Unknown, Unsuccessful
 
 from ...driver import Instance
 from ...errors import InstanceNotFound, ObjectGone
+from ...fencing import LeaseLost
 from ...volumes import Volume
 from ..moving import disks as moves
 from ..moving.disks import BadMoveNote
@@ -51,8 +52,9 @@ class _Left:
 def destroy(parts: Parts, instance: Instance, volumes: Sequence[Volume] = ()) -> None:
     """Remove the instance's VM with all that is its own; nothing happens when there is nothing.
 
-    When something cannot be removed, Failed (Unknown if it may be gone) with `left_behind` names it by class and uuid.
-    The VM goes last: while anything is left, it leads there.
+    When something cannot be removed, Failed with `left_behind` names it by class and uuid; Unknown, likewise, if it may
+    be gone, or XenServer could not be asked.
+    The VM goes last: while anything is left, it leads there. LeaseLost leaves the rest to another service.
     """
     _repeatedly(lambda: _destroy(parts, instance, volumes))
     parts.agents.forget(instance.uuid)
@@ -78,7 +80,7 @@ def _repeatedly(attempt: Callable[[], list[_Left]]) -> None:
         if not left:
             return
     message = f"could not be removed: {', '.join(map(str, left))}"
-    if any(it.error.outcome is Outcome.UNKNOWN for it in left):
+    if any(it.error.outcome in (Outcome.UNKNOWN, Outcome.UNREACHABLE) for it in left):
         raise Unknown("left_behind", message)
     raise Failed("left_behind", message)
 
@@ -100,6 +102,8 @@ def _destroy(parts: Parts, instance: Instance, volumes: Sequence[Volume]) -> lis
         if not left:
             parts.server.run("VM.destroy", vm.ref, timeout=power.START_TIMEOUT)
             vms.await_told_gone(parts.server, vm)
+    except LeaseLost:
+        raise
     except Unsuccessful as error:
         # Also when something is gone that was there a moment ago: the next look tells.
         return [_Left("VM", vm.uuid, error)]
@@ -123,7 +127,7 @@ def unattached(parts: Parts, instance: Instance, purposes: Sequence[str] = _NAME
     """
     found = []
     for purpose in purposes:
-        for ref in parts.server.call("VDI.get_by_name_label", f"instance-{instance.uuid} {purpose}"):
+        for ref in parts.server.call("VDI.get_by_name_label", vms.part_name(instance.uuid, purpose)):
             try:
                 record = parts.server.call("VDI.get_record", ref)
             except ObjectGone:
@@ -145,7 +149,9 @@ def half_kept(parts: Parts, vm: VM) -> list[str]:
     except (ValueError, TypeError, LookupError, RecursionError):
         return []
     found = []
-    for ref in parts.server.call("VDI.get_by_name_label", f"instance-{vm.instance} {Purpose.ROOT}"):
+    names = [vms.part_name(vm.instance, name) for name in (Purpose.ROOT, RESIZE)]
+    # A clone is named before it is marked.
+    for ref in [ref for name in names for ref in parts.server.call("VDI.get_by_name_label", name)]:
         with suppress(ObjectGone):
             record = parts.server.call("VDI.get_record", ref)
             is_ours = marks.instance_of(record) == vm.instance and not marks.is_own(record)
@@ -160,6 +166,8 @@ def _remove_disks(parts: Parts, refs: Sequence[str]) -> list[_Left]:
     for ref in dict.fromkeys(refs):
         try:
             disks.destroy(parts.server, ref)
+        except LeaseLost:
+            raise
         except Unsuccessful as error:
             left.append(_Left("VDI", _uuid(parts, ref), error))
     return left

@@ -22,8 +22,10 @@ from ...driver import Instance, Progress
 from ...errors import ObjectGone, XenServerFailure
 from ...images import Image
 from ..agents.setup import Setup, has_agent
+from ..connection.cache import INSTANCE_KEY
 from ..parts import Parts
 from ..storage import disks, root_disks
+from ..undo import undo_in_step
 from . import power, vms
 from .removal import RESCUE
 from .vms import VM
@@ -98,7 +100,7 @@ def rescue(parts: Parts, instance: Instance, image: Image, password: Password | 
                 with progress.step("set_rescue_password"):
                     parts.agents.set_password(vm, password)
     except BaseException:
-        _undo(parts, instance, progress)
+        undo_in_step(progress, lambda: _restored(parts, instance), f"instance {instance.uuid}: its rescue")
         raise
 
 
@@ -125,22 +127,7 @@ def _change_places(parts: Parts, instance: Instance, image: Image, vm: VM, root:
 
 
 def _name(instance: Instance) -> str:
-    return f"instance-{instance.uuid} {RESCUE}"
-
-
-def _undo(parts: Parts, instance: Instance, progress: Progress) -> None:
-    is_done = False
-    try:
-        with progress.step("undo"):
-            is_done = True
-            _restored(parts, instance)
-    except Unsuccessful as error:
-        if not is_done:
-            # The step could not even be recorded; the guest is to be as it was all the same.
-            with suppress(Unsuccessful):
-                _restored(parts, instance)
-        # The error that led here is the one to report; a later unrescue goes the same way.
-        LOG.error("instance %s: its rescue could not be undone: %s", instance.uuid, error)
+    return vms.part_name(instance.uuid, RESCUE)
 
 
 def _restored(parts: Parts, instance: Instance) -> VM:
@@ -181,6 +168,6 @@ def _rescue_disks(parts: Parts, instance: Instance) -> list[str]:
     found = []
     for ref in parts.server.call("VDI.get_by_name_label", _name(instance)):
         with suppress(ObjectGone):
-            if parts.server.call("VDI.get_other_config", ref).get(vms.INSTANCE_KEY) == instance.uuid:
+            if parts.server.call("VDI.get_other_config", ref).get(INSTANCE_KEY) == instance.uuid:
                 found.append(str(ref))
     return found

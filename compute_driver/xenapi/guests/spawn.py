@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from agent_protocol.outcomes import Refused, Unsuccessful
+from agent_protocol.outcomes import Refused
 
 from ...driver import Instance, Progress
 from ...images import Image
@@ -19,6 +18,7 @@ from ..network import networks
 from ..parts import Parts
 from ..storage import config_drive, disks, repositories, root_disks
 from ..storage.config_drive import Contents
+from ..undo import undo_in_step
 from . import power, removal, vms
 from .hardware import Hardware
 from .vms import VM
@@ -74,7 +74,8 @@ def spawn(parts: Parts, order: Order, progress: Progress) -> None:
             if has_agent(order.image):
                 order.setup.carry_out(parts.agents, vm, progress)
     except BaseException:
-        _undo(parts, order, progress)
+        what = f"instance {order.instance.uuid}: its creation"
+        undo_in_step(progress, lambda: removal.destroy(parts, order.instance, order.volumes), what)
         raise
 
 
@@ -108,18 +109,3 @@ def _contents(instance: Instance, files: Mapping[str, bytes]) -> Contents:
             raise Refused("bad_config_drive", f"the files of a config drive are in {_CONFIG_DRIVE}")
     given = {path.removeprefix(_CONFIG_DRIVE): content for path, content in files.items()}
     return _Files(instance, "", given=given)
-
-
-def _undo(parts: Parts, order: Order, progress: Progress) -> None:
-    is_done = False
-    try:
-        with progress.step("undo"):
-            is_done = True
-            removal.destroy(parts, order.instance, order.volumes)
-    except Unsuccessful as error:
-        if not is_done:
-            # The step could not even be recorded; the guest is to go all the same.
-            with suppress(Unsuccessful):
-                removal.destroy(parts, order.instance, order.volumes)
-        # The error that led here is the one to report; what is left can be removed with a later destroy.
-        LOG.error("instance %s: what spawn had made could not be removed: %s", order.instance.uuid, error)

@@ -12,15 +12,13 @@ from agent_protocol.outcomes import Refused, Unsuccessful
 from ...driver import Instance
 from ...errors import InstanceNotFound, ObjectGone
 from ...states import PowerState
+from ..connection.cache import INSTANCE_KEY, NAME_PREFIX
 from ..connection.session import XenServer
 from .hardware import Hardware
 
 MIB = 1024 * 1024
 
 NULL = "OpaqueRef:NULL"
-
-INSTANCE_KEY = "xenward:instance"
-"""Key in other_config, of VMs and disks, that holds the instance's uuid: so what is ours is known for certain."""
 
 TOLD_TIMEOUT = 2.0
 """Seconds that events may take to tell what was seen already. They take a tenth of one."""
@@ -56,7 +54,12 @@ class VM:
 
 def name_label(instance: Instance) -> str:
     """The VM's name: unique, unlike the operator's name for the instance, which goes into name_description."""
-    return f"instance-{instance.uuid}"
+    return f"{NAME_PREFIX}{instance.uuid}"
+
+
+def part_name(instance_uuid: str, part: str) -> str:
+    """The name of a disk that belongs to an instance. part: its purpose, or what else tells it from the others."""
+    return f"{NAME_PREFIX}{instance_uuid} {part}"
 
 
 def find(server: XenServer, instance: Instance) -> VM:

@@ -8,10 +8,12 @@ from typing import Any
 from agent_protocol.outcomes import Outcome, Refused, Unknown, Unsuccessful, Unsupported, unsuccessful
 
 from ...errors import ObjectGone
+from ...fencing import LeaseLost
 from ...states import PowerState
+from ..connection.cache import INSTANCE_KEY
 from ..connection.session import XenServer
 from ..guests import vms
-from ..guests.vms import INSTANCE_KEY, VM
+from ..guests.vms import VM
 from ..moving import disks as moves
 from ..moving import sending
 from ..parts import Parts
@@ -54,6 +56,8 @@ def enter(parts: Parts, node: str) -> None:
             for vm, name in guests:
                 _leave_host(parts, vm, name, host)
                 moved.append(vm.ref)
+    except LeaseLost:
+        raise
     except BaseException as error:
         left = _take_back(parts, host, moved, enable=was_enabled)
         if left and isinstance(error, Unsuccessful):
@@ -85,6 +89,8 @@ def _leave_host(parts: Parts, vm: VM, name: str, host: str) -> None:
         except ObjectGone:
             # It shut itself down and was destroyed meanwhile.
             return
+        except LeaseLost:
+            raise
         except Unsuccessful as reason:
             error = reason
             now = vms.again(parts.server, vm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent_protocol.outcomes import Refused
 
+from ...errors import ObjectGone
 from ..connection.session import XenServer
 
 
@@ -24,3 +25,13 @@ def find(server: XenServer, node: str) -> str:
         return names(server)[node]
     except KeyError:
         raise Refused("node_not_found", f"the pool has no host {node!r}") from None
+
+
+def name(server: XenServer, host: str) -> str:
+    """The name of a host (a ref) as XenServer's events told of it; empty for none, or one that left the pool."""
+    if host == "OpaqueRef:NULL":
+        return ""
+    try:
+        return str(server.events.record("host", host)["hostname"])
+    except ObjectGone:
+        return ""

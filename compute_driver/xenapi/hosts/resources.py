@@ -20,8 +20,9 @@ from ...errors import StorageNotFound, XenServerUnreachable
 from ...resources import InventoryItem, NodeResources, NodeState
 from ..agents.plugin_versions import PluginVersions
 from ..connection.batches import Row
+from ..connection.cache import INSTANCE_KEY
 from ..connection.session import XenServer
-from ..guests.vms import INSTANCE_KEY, MIB, NULL
+from ..guests.vms import MIB, NULL
 from ..parts import Parts
 from ..storage import repositories
 from . import nodes

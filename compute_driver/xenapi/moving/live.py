@@ -73,6 +73,11 @@ def live_migration(parts: Parts, instance: Instance, target: MigrationTarget, pr
     After an error it runs where it was, unless the outcome is unknown. Refused with `disk_not_at_node`,
     `volume_in_pool`, `network_not_at_destination`; XenServerFailure with XenServer's own reasons.
     """
+    with sending.lent(parts.server, lambda: vms.find(parts.server, instance), target.receive):
+        _migrate(parts, instance, target, progress)
+
+
+def _migrate(parts: Parts, instance: Instance, target: MigrationTarget, progress: Progress) -> None:
     server = parts.server
     vm = moves.settle(parts, vms.find(server, instance))
     if removal.RESIZE_KEY in vm.other_config:

@@ -16,6 +16,7 @@ from agent_protocol.outcomes import Failed, Refused, Unsuccessful
 from ...driver import Instance, Progress
 from ...errors import ObjectGone
 from ...states import PowerState
+from ..connection.cache import INSTANCE_KEY
 from ..connection.session import XenServer
 from ..guests import power, rescue, vms
 from ..guests.removal import RESIZE, RESIZE_KEY, half_kept, unattached
@@ -112,7 +113,7 @@ def _root(parts: Parts, vm: VM) -> _Root | None:
         _, vbd = root_disks.find(parts.server, vm)
     except Refused:
         return None
-    if parts.server.call("VDI.get_other_config", vbd["VDI"]).get(vms.INSTANCE_KEY) != vm.instance:
+    if parts.server.call("VDI.get_other_config", vbd["VDI"]).get(INSTANCE_KEY) != vm.instance:
         return None
     return _Root(disks.find(parts.server, vbd["VDI"]), str(vbd["userdevice"]))
 
@@ -136,7 +137,7 @@ def _keep(parts: Parts, instance: Instance, vm: VM, way: WayBack) -> WayBack:
         raise Failed("root_disk_gone", "somebody took the root disk from the VM while it was resized")
     repository = repositories.choose(server, str(server.call("SR.get_uuid", root.disk.repository)))
     new = NewDisk(
-        f"instance-{instance.uuid} {RESIZE}", instance.display_name, root.disk.size, Purpose.ROOT, instance.uuid
+        vms.part_name(instance.uuid, RESIZE), instance.display_name, root.disk.size, Purpose.ROOT, instance.uuid
     )
     name = str(server.call("VDI.get_name_label", root.disk.ref))
     kept = branches.clone(server, repository, root.disk, name, new)

@@ -7,13 +7,15 @@ import xmlrpc.client
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import XenAPI
 
 from agent_protocol.outcomes import Failed, Outcome, Refused, Unsuccessful
 
-from ...errors import ObjectGone, XenServerCertificateMismatch, XenServerFailure
+from ...errors import InstanceNotFound, ObjectGone, XenServerCertificateMismatch, XenServerFailure
 from ..connection.session import LOGOUT_TIMEOUT, XenServer
+from ..connection.tls import is_loopback
 from ..connection.transport import LOST, NotConnected, Transport
 from ..guests import vms
 from ..guests.vms import VM
@@ -132,11 +134,44 @@ def received(server: XenServer, host: str) -> Iterator[dict[str, str]]:
     try:
         yield destination
     finally:
-        _log_out(server, destination.get("session_id", ""))
+        _log_out(server, server.members.coordinator, destination.get("session_id", ""))
 
 
-def _log_out(server: XenServer, session: str) -> None:
-    url = server.members.coordinator
+@contextmanager
+def lent(server: XenServer, find: Callable[[], VM], destination: Mapping[str, str]) -> Iterator[None]:
+    """While the VM that `find` gives is sent to another pool. destination: what receive() there gave, empty for none.
+
+    The session there ends with the block, unless XenServer is still sending, if our rule for certificates lets us ask
+    for that; over plain HTTP on this machine only. Where it is not ended, XenServer does that when it was idle long.
+    """
+    try:
+        yield
+    except Unsuccessful as error:
+        if error.outcome is not Outcome.UNKNOWN or _is_over(find):
+            _let_go(server, destination)
+        raise
+    _let_go(server, destination)
+
+
+def _is_over(find: Callable[[], VM]) -> bool:
+    try:
+        return not is_under_way(find())
+    except InstanceNotFound:
+        return True
+    except Unsuccessful:
+        return False
+
+
+def _let_go(server: XenServer, destination: Mapping[str, str]) -> None:
+    try:
+        url = urlsplit(destination["master"])
+        is_near = is_loopback(str(url.hostname))
+    except (KeyError, ValueError):
+        return
+    _log_out(server, url if is_near else url._replace(scheme="https"), destination.get("session_id", ""))
+
+
+def _log_out(server: XenServer, url: SplitResult, session: str) -> None:
     transport = Transport(server.trust, url, lambda *_: None)
     transport.deadline = time.monotonic() + LOGOUT_TIMEOUT
     # The answer does not matter: XenServer forgets idle sessions by itself.

@@ -17,8 +17,9 @@ from agent_protocol.outcomes import Refused, Unknown, Unsuccessful
 from ...driver import Instance
 from ...errors import ObjectGone
 from .. import hotplug
+from ..connection.cache import INSTANCE_KEY
 from ..connection.session import XenServer
-from ..guests.vms import INSTANCE_KEY, NULL
+from ..guests.vms import NULL, part_name
 from ..undo import Undo
 from . import marks, repositories
 from .marks import Purpose
@@ -80,7 +81,7 @@ class Disk:
 
 def of_instance(instance: Instance, purpose: Purpose, size: int) -> NewDisk:
     """A disk for an instance; size in bytes."""
-    return NewDisk(f"instance-{instance.uuid} {purpose}", instance.display_name, size, purpose, instance.uuid)
+    return NewDisk(part_name(instance.uuid, purpose), instance.display_name, size, purpose, instance.uuid)
 
 
 def create(server: XenServer, repository: Repository, new: NewDisk) -> Disk:

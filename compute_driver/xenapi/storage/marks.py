@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..guests.vms import INSTANCE_KEY
+from ..connection.cache import INSTANCE_KEY
 
 PURPOSE_KEY = "xenward:purpose"
 MADE_KEY = "xenward:made"

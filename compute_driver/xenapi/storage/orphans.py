@@ -32,20 +32,21 @@ class Orphan:
     size: int
 
 
-def find(server: XenServer, instances: Collection[str], *, grace: float = GRACE) -> list[Orphan]:
+def find(server: XenServer, instances: Collection[str] | None = None, *, grace: float = GRACE) -> list[Orphan]:
     """The VDIs of ours that belong to nobody.
 
     Those that were never finished, imports and snapshots that nobody works on, and disks of instances that do not
     exist. Never one that any VM has, nor one that others made: a copy of a disk of ours is theirs.
 
-    instances: uuids of all instances of all services that use the pool. grace: seconds; see GRACE.
+    instances: uuids of all instances of all services that use the pool; None when nobody knows them all: then disks of
+    instances are never among them. grace: seconds; see GRACE.
     """
     moment = time.time() - grace
     records = server.call("VDI.get_all_records").items()
     return [_orphan(ref, record) for ref, record in records if _is_orphan(record, instances, moment)]
 
 
-def _is_orphan(untrusted_record: Mapping[str, Any], instances: Collection[str], moment: float) -> bool:
+def _is_orphan(untrusted_record: Mapping[str, Any], instances: Collection[str] | None, moment: float) -> bool:
     if untrusted_record["VBDs"] or not untrusted_record["managed"]:
         return False
     if marks.is_unfinished(untrusted_record):
@@ -59,7 +60,7 @@ def _is_orphan(untrusted_record: Mapping[str, Any], instances: Collection[str], 
     if purpose == Purpose.SNAPSHOT:
         return True
     instance = marks.instance_of(untrusted_record)
-    return bool(instance) and instance not in instances
+    return bool(instance) and instances is not None and instance not in instances
 
 
 def _orphan(ref: str, untrusted_record: Mapping[str, Any]) -> Orphan:

@@ -13,6 +13,7 @@ from ...errors import ImageCorrupt
 from ...images import DiskFormat, Image, ImageService, NewImage
 from ...images.formats import MAX_VHD
 from ..connection.session import XenServer
+from ..guests.vms import part_name
 from ..undo import Undo
 from . import branches, disks
 from .disks import Disk, NewDisk
@@ -52,7 +53,7 @@ class Snapshots:
         root, root_name = self._root(vm)
         if disk_format is DiskFormat.VHD and root.size > MAX_VHD:
             raise Refused("snapshot_format", "the disk is too large for VHD; take a raw image")
-        new = NewDisk(f"instance-{instance.uuid} snapshot", name, root.size, Purpose.SNAPSHOT, instance=instance.uuid)
+        new = NewDisk(part_name(instance.uuid, "snapshot"), name, root.size, Purpose.SNAPSHOT, instance=instance.uuid)
         copy = branches.snapshot(self._server, root, root_name, new)
         with Undo() as undo:
             undo.add("snapshot", lambda: disks.destroy(self._server, copy.ref))

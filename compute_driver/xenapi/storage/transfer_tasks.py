@@ -47,10 +47,11 @@ def raise_reason(server: XenServer, task: Task, cancelled: Flag) -> None:
 def give_up(server: XenServer, task: Task, *, touched: bool) -> None:
     """Have XenServer end it, and wait until it did, as a disk in use cannot be destroyed. Raises nothing.
 
-    touched: whether XenServer began. The connection is closed already.
+    touched: whether XenServer began. The connection is closed already. Without the lease nothing is done.
     """
-    task.cancel()
     try:
+        server.check_fence()
+        task.cancel()
         if _await_end(server, task, END_TIMEOUT if touched else UNTOUCHED_TIMEOUT):
             return
         if touched:

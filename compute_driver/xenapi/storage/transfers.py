@@ -80,7 +80,8 @@ class Transfers:
 
         Returns when XenServer's task says that all of it was written. Raises what the reader raises, XenServerFailure,
         TransferFailed, TransferCancelled, Unsupported for a format that the host or the repository does not take. In
-        any of these cases the VDI's content is not to be trusted, but nothing writes to it any more.
+        any of these cases the VDI's content is not to be trusted, but nothing writes to it any more. LeaseLost in the
+        middle leaves what was begun to whoever has the host now.
         """
         with (
             self._transfer(f"Import into {vdi}", watch or Watch()) as transfer,
@@ -96,6 +97,7 @@ class Transfers:
             piece = reader.read(min(PIECE, size - done))
             if not piece:
                 raise TransferFailed(f"the image ended after {done} of {size} bytes")
+            self._server.check_fence()
             try:
                 self._send(sock, piece, transfer.watch)
             except OSError as error:
@@ -240,6 +242,8 @@ class _Transfer:
             connection.putheader("Connection", "close")
             if length is not None:
                 connection.putheader("Content-Length", str(length))
+                # What has a body changes something.
+                self._server.check_fence()
             connection.endheaders()
             # http.client would give up the socket with the head of an answer that ends with the connection.
             response = http.client.HTTPResponse(connection.sock, method=method)
