@@ -9,8 +9,8 @@ from cliff.show import ShowOne
 
 from agent_protocol.outcomes import Refused
 
-from ..context import RequestContext
-from .base import Fields, Order, Question
+from .base import Fields, Question, add_server
+from .recorded import RecordedOrder
 
 _SHOWN = ("version", "protocol", "fingerprint", "key_id", "clock_offset", "features", "guest")
 
@@ -20,7 +20,7 @@ class Show(Question, ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        parser.add_argument("server", help="uuid or unique name of the instance")
+        add_server(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[list[str], list[Any]]:
@@ -30,12 +30,13 @@ class Show(Question, ShowOne):
         return list(_SHOWN), [agent[name] for name in _SHOWN]
 
 
-class Trust(Order):
+class Trust(RecordedOrder):
     """Pin the agent that is in the guest now, in place of the one that was known."""
 
-    def order(self, context: RequestContext, parsed: argparse.Namespace) -> Fields:
-        agent = self.call(context, "trust_agent", target=parsed.server)
-        return {"fingerprint": agent["fingerprint"], "version": agent["version"]}
+    method = "trust_agent"
+
+    def told(self, answer: Any) -> Fields:
+        return {"fingerprint": answer["fingerprint"], "version": answer["version"]}
 
 
 COMMANDS = {
