@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compute_driver import concurrency, config, service
+from compute_driver import bus, concurrency, config
 
 
 class Switch:
@@ -30,8 +30,8 @@ def serving(directory: Path) -> Iterator[tuple[Any, Switch]]:
     from compute_driver import rpc
 
     conf = config.load(str(directory / "xenward.conf"))
-    transport = service.transport(conf)
-    assert service.is_embedded(conf)
+    transport = bus.transport(conf)
+    assert bus.is_embedded(conf)
     switch = Switch()
     server = rpc.server(transport, switch, "here")  # type: ignore[arg-type]
     server.start()

@@ -17,7 +17,6 @@ from compute_driver.memory import RepositoryMemory
 
 from .bench import Bench
 from .bus import Switch, serving
-from .fakes import FakeDriver
 from .sealed_driver import SealedDriver
 from .wire import CONTEXT, NEW, Direct, Wire, calling
 
@@ -30,20 +29,42 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Databases:
+    """One repository for all tests, which is turned to another file for each: so its statements are compiled once."""
+
+    def __init__(self, empty: Path) -> None:
+        self._empty = empty
+        self._path = empty
+        self.repository = Repository(f"sqlite:///{empty}")
+        event.listen(self.repository._engine, "do_connect", self._connect)
+        # Nobody pulls the plug here, and waiting for the disk is most of what these tests would do.
+        event.listen(self.repository._engine, "connect", lambda it, _: it.execute("PRAGMA synchronous = OFF"))
+
+    def turn_to(self, path: Path) -> Repository:
+        """The repository, on a fresh database in that file."""
+        self.repository.close()
+        shutil.copy(self._empty, path)
+        self._path = path
+        return self.repository
+
+    def _connect(self, _dialect: object, _record: object, arguments: list[Any], _named: object) -> None:
+        arguments[0] = str(self._path)
+
+
+@pytest.fixture(scope="session")
+def databases(migrated_database: Path) -> Databases:
+    return Databases(migrated_database)
+
+
 @pytest.fixture
-def repository(migrated_database: Path, tmp_path: Path) -> Iterator[Repository]:
-    shutil.copy(migrated_database, tmp_path / "xenward.sqlite")
-    opened = Repository(f"sqlite:///{tmp_path / 'xenward.sqlite'}")
-    # Nobody pulls the plug here, and waiting for the disk is most of what these tests would do.
-    event.listen(opened._engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-    yield opened
-    opened.close()
+def repository(databases: Databases, tmp_path: Path) -> Iterator[Repository]:
+    yield databases.turn_to(tmp_path / "xenward.sqlite")
+    databases.repository.close()
 
 
 @pytest.fixture
 def bench(repository: Repository) -> Bench:
-    driver = FakeDriver(RepositoryMemory(repository))
-    return Bench(repository, driver, ComputeManager(repository, driver, "here"))
+    return Bench.of(repository)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +90,7 @@ def bus_wire(bus: tuple[Any, Switch], sealed_driver: SealedDriver) -> Wire:
     manager = bus[1].manager
     instance = manager.build_and_run_instance(CONTEXT, **NEW)
     assert manager.get_agent(CONTEXT, instance.uuid, None)
-    sealed_driver.calls.clear()
+    sealed_driver.steering.clear_calls()
     sealed_driver.plugin.functions.clear()
     return Wire(rpc.ComputeClient(bus[0], "here", timeout=10.0, order_timeout=10.0))
 

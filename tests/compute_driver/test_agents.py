@@ -15,8 +15,9 @@ from compute_driver.db.repository import Repository
 from compute_driver.errors import InstanceNotFound
 from compute_driver.memory import RepositoryMemory
 
-from .fakes import AGENT
-
+AGENT = AgentInfo(
+    "1.0", ("version", "password"), SEALED, bytes(range(32)), SealingKey("0123456789abcdef", bytes(32)), -3, "vm-uuid"
+)
 OFFSET = 2**31 - 1
 
 

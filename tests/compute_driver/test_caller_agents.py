@@ -35,12 +35,12 @@ from .wire import (
 def test_a_key_that_the_agent_lost_is_replaced_and_the_command_sent_again(
     caller: Any, wire: Wire, sealed_driver: SealedDriver, repository: Repository, action: str
 ) -> None:
-    sealed_driver.guest.restart()
+    sealed_driver.agent.restart()
     OPERATIONS[action](caller)
     assert wire.methods == ["get_agent", "send_sealed", "send_sealed"]
     assert rows(repository) == [(action, "refused", "unknown_key"), (action, "succeeded", "")]
-    assert len(set(sealed_driver.guest.ids)) == 2
-    assert len(sealed_driver.guest.done) == 1
+    assert len(set(sealed_driver.agent.ids)) == 2
+    assert len(sealed_driver.agent.done) == 1
     # The service has learnt from it as well.
     wire.methods.clear()
     OPERATIONS[action](caller)
@@ -51,7 +51,7 @@ def test_a_key_that_the_agent_lost_is_replaced_and_the_command_sent_again(
 def test_another_idea_of_the_time_is_learnt(
     caller: Any, sealed_driver: SealedDriver, repository: Repository, ahead: int
 ) -> None:
-    sealed_driver.guest.ahead = ahead
+    sealed_driver.agent.ahead = ahead
     caller.set_password("web", Password(SECRET))
     caller.set_password("web", Password(SECRET))
     expired = [("set_admin_password", "refused", "expired")] if ahead > 0 else []
@@ -64,15 +64,15 @@ def test_three_times_is_enough(caller: Any, wire: Wire, sealed_driver: SealedDri
         if method != "send_sealed":
             return
         if code == "expired":
-            sealed_driver.guest.ahead += HOURS
+            sealed_driver.agent.ahead += HOURS
         else:
-            sealed_driver.guest.restart()
+            sealed_driver.agent.restart()
 
     wire.before = worse
     error = error_of(lambda: caller.set_password("web", Password(SECRET)))
     assert (type(error), error.code) == (Refused, code)
     assert wire.methods == ["get_agent", *["send_sealed"] * 3]
-    assert sealed_driver.guest.done == []
+    assert sealed_driver.agent.done == []
 
 
 # A guest that restarts
@@ -80,7 +80,7 @@ def test_three_times_is_enough(caller: Any, wire: Wire, sealed_driver: SealedDri
 
 def gone(sealed_driver: SealedDriver) -> Callable[[dict[str, Any]], Any]:
     def answer(request: dict[str, Any]) -> Any:
-        sealed_driver.guest.restart()
+        sealed_driver.agent.restart()
         return [{"id": request["id"], "delivery": "gone"}]
 
     return answer
@@ -94,7 +94,7 @@ def test_a_guest_that_restarts_gets_it_sealed_anew(
     OPERATIONS[action](caller)
     assert wire.methods == ["get_agent", "send_sealed", "get_agent", "send_sealed"]
     assert rows(repository) == [(action, "unknown", "guest_restarted"), (action, "succeeded", "")]
-    assert len(sealed_driver.guest.done) == 1
+    assert len(sealed_driver.agent.done) == 1
 
 
 def test_one_that_restarts_again_leaves_it_unknown(caller: Any, wire: Wire, sealed_driver: SealedDriver) -> None:
@@ -110,7 +110,7 @@ def test_after_a_restart_no_end_but_success_is_certain(caller: Any, sealed_drive
     sealed_driver.plugin.say(
         "sealed", gone(sealed_driver), sealed_driver.plugin._good, *(["withdrawn"] if after == "withdrawn" else [])
     )
-    sealed_driver.guest.results["password"] = SealedResult(Outcome.REFUSED, "policy", "no")
+    sealed_driver.agent.results["password"] = SealedResult(Outcome.REFUSED, "policy", "no")
     error = error_of(lambda: caller.set_password("web", Password(SECRET)))
     assert (type(error), error.code) == (Unknown, "guest_restarted")
 
@@ -145,7 +145,7 @@ def test_the_service_speaks_for_those_who_cannot_be_sealed_to(
         assert sealed_driver.plugin.passwords == [SECRET]
     else:
         # The service met the agent, and sealed.
-        assert [name for name, _ in sealed_driver.guest.done] == ["password", "file_put", "ssh_keys"]
+        assert [name for name, _ in sealed_driver.agent.done] == ["password", "file_put", "ssh_keys"]
 
 
 def test_an_agent_that_was_met_by_the_service_is_sealed_to_from_then_on(
@@ -175,7 +175,7 @@ def test_another_agent_in_the_guest_gets_nothing_until_it_is_trusted(
     caller: Any, wire: Wire, sealed_driver: SealedDriver, repository: Repository, action: str
 ) -> None:
     other = SealedAgent()
-    sealed_driver.guest = sealed_driver.plugin.agent = other
+    sealed_driver.agent = sealed_driver.plugin.agent = other
     error = error_of(lambda: OPERATIONS[action](caller))
     assert (type(error), error.code) == (Refused, "identity_changed")
     assert other.done == []

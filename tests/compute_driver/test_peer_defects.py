@@ -91,7 +91,7 @@ def test_programs_get_secrets_as_arguments() -> None:
     found = {
         path.name for path, node in nodes(PRODUCT) if isinstance(node, ast.Import) and node.names[0].name in starters
     }
-    assert found == {"host.py"}
+    assert found == {"plugin.py"}
     assert not any(isinstance(node, ast.ImportFrom) and node.module in starters for _, node in nodes(PRODUCT))
     for path, node in nodes(PRODUCT):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":

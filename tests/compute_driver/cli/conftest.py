@@ -22,6 +22,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     concurrency.set_up("threading")
     monkeypatch.setattr(cli.XenwardApp, "NAME", "xenward")
     monkeypatch.setattr(cli.XenwardApp, "client", property(lambda _: it))
+    monkeypatch.setattr(cli.XenwardApp, "is_embedded", property(lambda _: it.is_embedded))
     root, ours = logging.getLogger(), logging.getLogger("compute_driver")
     before = root.level, list(root.handlers), ours.level
     yield it

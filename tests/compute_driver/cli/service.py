@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -24,6 +26,11 @@ INSTANCE = {
     "vm_state": "active",
     "task_state": None,
     "power_state": 1,
+    "memory_mb": 512,
+    "vcpus": 1,
+    "root_gb": 4,
+    "node": "xen-1",
+    "instance_metadata": {"role": "front"},
     "created_at": "2026-03-01T12:00:00.000000+00:00",
     "deleted": 0,
     "deleted_at": None,
@@ -31,32 +38,56 @@ INSTANCE = {
 }
 
 
-class Service:
-    """Stands for rpc.ComputeClient.
+NOTHING: dict[str, list[Any]] = {"volumes": [], "interfaces": []}
 
-    calls: method and arguments of all but the questions for an agent's key. answer: what each gives, or raises.
-    errors: by method, what is raised in place of that. agent: in the guest, and known; None for one that never was.
+
+class Service:
+    """Stands for rpc.ComputeClient. A call that the service's endpoint would not take is an error.
+
+    calls: method and arguments of all but the questions for an agent's key. contexts: of these calls. left: the orders
+    among them that nobody waits for. answer: what each gives, or raises; answers: by method, in place of that, and
+    errors: what is raised. agent: in the guest, and known; None for one that never was. is_embedded: as the bus is.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
+        self.contexts: list[RequestContext] = []
+        self.left: list[str] = []
         self.answer: Any = INSTANCE
+        self.answers: dict[str, Any] = {"get_devices": NOTHING}
         self.errors: dict[str, BaseException] = {}
         self.agent: SealedAgent | None = None
+        self.is_embedded = False
+
+    def cast(self, context: RequestContext, method: str, **arguments: Any) -> str:
+        self.left.append(method)
+        self.order(context, method, **arguments)
+        return str(context.order_id)
+
+    def result(self, context: RequestContext, order_id: str, *, timeout: float) -> Any:
+        self.calls.append(("result", (order_id, timeout)))
+        return self.order(context, "get_order", order_id=order_id)
 
     def order(self, context: RequestContext, method: str, **arguments: Any) -> Any:
         assert context.request_id.startswith("req-")
+        # Imported late: the fixture decides on concurrency first.
+        from compute_driver.rpc import ComputeEndpoint
+
+        signature(getattr(ComputeEndpoint, method)).bind(None, context, **arguments)
         if method != "get_agent":
             self.calls.append((method, arguments))
+            self.contexts.append(context)
         if method in self.errors:
             raise self.errors[method]
+        if method in self.answers:
+            return copy.deepcopy(self.answers[method])
         if isinstance(self.answer, BaseException):
             raise self.answer
         if method in ("get_agent", "trust_agent"):
             return self.known().to_dict() if self.agent else None
         if method == "send_sealed":
             return self.sealed(arguments).to_dict()
-        return self.answer
+        return copy.deepcopy(self.answer)
 
     ask = order
 

@@ -8,8 +8,8 @@ import re
 import select
 import sys
 import time
+import uuid
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,13 +23,12 @@ from agent_protocol.outcomes import (
     Unsuccessful,
     Unsupported,
 )
-from compute_driver.cli import agent, server
 from compute_driver.cli import main as cli
 from compute_driver.cli.base import EXIT_STATUS
 
 from .service import INSTANCE, SECRET, Service, run, shown, types
 
-COMMANDS: dict[str, Any] = {**server.COMMANDS, **agent.COMMANDS}
+COMMANDS = cli.COMMANDS
 CHECKOUT = Path(__file__).resolve().parents[3]
 DEADLINE = 30.0
 NO_MODE = {"mode": None, "owner": None}
@@ -45,8 +44,15 @@ QUESTIONS = [
     ("agent", "show", "web"),
     ("server", "list"),
     ("server", "show", "web"),
+    ("server", "show", "web", "--diagnostics"),
     ("server", "actions"),
-    ("server", "actions", "web"),
+    ("action", "list", "web"),
+    ("order", "show", "order-1"),
+    ("order", "show", "order-1", "--wait", "1"),
+    ("host", "list"),
+    ("host", "show", "xen-1"),
+    ("host", "inventory", "show", "xen-1"),
+    ("console", "url", "show", "web"),
 ]
 ERRORS = [kind("some_code", "some words") for kind in (Refused, Unsupported, Busy, Failed, Unreachable, Unknown)]
 
@@ -99,7 +105,7 @@ def test_a_question_that_fails_is_one_line_and_a_status(
 
 
 def test_questions_show_what_the_service_tells(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    service.answer = [dict(INSTANCE)]
+    service.answer = [INSTANCE]
     assert run("server", "list", "-f", "json") == 0
     (row,) = shown(capsys)
     assert (row["uuid"], row["power_state"], row["task_state"]) == ("uuid-web", "running", None)
@@ -112,32 +118,68 @@ def test_questions_show_what_the_service_tells(service: Service, capsys: pytest.
     service.answer = {**INSTANCE, "agent": None}
     assert run("server", "show", "web", "-f", "json") == 0
     assert shown(capsys)["agent_version"] is None
-    service.answer = []
-    assert run("server", "actions", "web", "-f", "json") == 0
-    assert run("server", "actions", "-f", "json") == 0
-    assert service.calls[-2:] == [("list_actions", {"target": "web"}), ("list_actions", {"target": None})]
+
+
+def test_devices_are_shown_with_their_instance(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    volume = {"id": "data", "kind": "vdi", "device": "xvdb"}
+    interface = {"id": "port-1", "mac": "02:00:00:00:00:01", "addresses": ["192.0.2.5/24", "2001:db8::5/64"]}
+    service.answers["get_instance"] = {**INSTANCE, "power_state": "running", "agent": None}
+    service.answers["get_devices"] = {
+        "volumes": [volume, {**volume, "id": "log", "device": ""}],
+        "interfaces": [interface],
+    }
+    assert run("server", "show", "web", "-f", "json") == 0
+    fields = shown(capsys)
+    assert (fields["volumes"][0], fields["interfaces"]) == (volume, [interface])
+    assert fields["properties"] == {"role": "front"}
+    assert service.calls[-1] == ("get_devices", {"target": "uuid-web"})
+    assert run("server", "show", "web") == 0
+    told = [line.strip("| ").partition("| ")[2] or line.strip("| ") for line in capsys.readouterr().out.splitlines()]
+    for line in ("role=front", "data (vdi, xvdb)", "log (vdi)", "port-1 02:00:00:00:00:01 192.0.2.5/24 2001:db8::5/64"):
+        assert line in told
+
+
+def test_diagnostics_are_shown_instead(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    disk = {"device": "xvda", "read_bytes": 5.0, "write_bytes": None}
+    told = {"state": "running", "cpu_usage": [0.5], "memory_maximum": 512, "memory_used": None, "uptime": 3.0}
+    service.answers["get_diagnostics"] = {**told, "disks": [disk], "nics": []}
+    assert run("server", "show", "web", "--diagnostics", "-f", "json") == 0
+    assert shown(capsys) == {**told, "disks": [disk], "nics": []}
+    assert run("server", "show", "web", "--diagnostics") == 0
+    assert "| xvda 5 ? " in capsys.readouterr().out
+    assert service.methods == ["get_diagnostics"] * 2
 
 
 # Help and mistakes
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
-def test_help_is_there_for_every_command(service: Service, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_help_is_there_for_every_command_and_names_no_option_that_is_none(
+    service: Service, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     assert run(*name.split(), "--help") == 0
     told = capsys.readouterr().out
     assert f"usage: xenward{' ' if name else ''}{name}" in told
     assert service.calls == []
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_names_no_option_that_is_none(service: Service, capsys: pytest.CaptureFixture[str], name: str) -> None:
     app = cli.XenwardApp()
-    command: Any = COMMANDS[name]
-    known = command(app, None).get_parser(name)._option_string_actions.keys() | app.parser._option_string_actions
-    run(*name.split(), "--help")
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"-\n\s+", "-", capsys.readouterr().out)))
+    known = set(app.parser._option_string_actions)
+    if name:
+        known |= COMMANDS[name](app, None).get_parser(name)._option_string_actions.keys()
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", re.sub(r"-\n\s+", "-", told)))
     assert named
     assert named <= known
+
+
+def test_commands_are_found_by_their_whole_names_only(service: Service) -> None:
+    # An instance may be called as the beginning of a subcommand is.
+    assert run("server", "resize", "rev", "--memory", "64", "--vcpus", "1", "--disk", "1") == 0
+    assert run("server", "migrate", "live", "live", "--node", "xen-2") == 0
+    assert [(method, it["target"]) for method, it in service.calls] == [
+        ("resize_instance", "rev"),
+        ("live_migrate_instance", "live"),
+    ]
+    assert run("server", "del", "web") == 2
+    assert len(service.calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -157,6 +199,21 @@ def test_help_names_no_option_that_is_none(service: Service, capsys: pytest.Capt
         ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode=-1"),
         ("server", "file", "put", "web", "/dev/null", "/etc/motd", "--mode", ""),
         ("server", "explode", "web"),
+        ("server", "rescue", "web"),
+        ("server", "rescue", "web", "--image", "i", "--no-password", "--generate"),
+        ("server", "rebuild", "web"),
+        ("server", "migrate", "web"),
+        ("server", "set", "web"),
+        ("server", "image", "create", "web"),
+        ("server", "image", "create", "web", "--name", "n", "--disk-format", "qcow2"),
+        ("server", "freeze", "web", "--timeout", "nan"),
+        ("server", "stop", "web", "--timeout=-1"),
+        ("server", "start", "web", "--order-id", "a b"),
+        ("server", "start", "web", "--order-id", "x" * 65),
+        ("server", "add", "volume", "web", "v", "--kind", "iscsi", "--chap-password", SECRET),
+        ("server", "add", "network", "web", "--network", "n", "--bridge", "b"),
+        ("console", "log", "show", "web", "--lines", "0"),
+        ("order", "show"),
     ],
     ids=" ".join,
 )
@@ -296,8 +353,10 @@ def test_a_new_instance_gets_what_was_asked_for(service: Service, tmp_path: Path
             "admin_password": None,
             "injected_files": [],
             "ssh_keys": [],
+            "instance_uuid": made[1]["instance_uuid"],
         },
     )
+    assert uuid.UUID(made[1]["instance_uuid"])
     assert (password[0], password[1]["target"]) == ("set_admin_password", "uuid-web")
     assert keys == ("add_ssh_keys", {"target": "uuid-web", "keys": ["ssh-ed25519 AAAA ada", "ssh-rsa BBBB"]})
     assert put == [

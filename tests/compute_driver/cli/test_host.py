@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent_protocol.outcomes import Outcome, Refused, Unreachable
-from compute_driver.cli import host
+from agent_protocol.outcomes import Outcome, Refused, Unknown, Unreachable, unsuccessful
+from compute_driver.cli import plugin as commands
 from compute_driver.manager import ComputeManager
-from compute_driver.resources import NodeResources, NodeState
+from compute_driver.resources import InventoryItem, NodeResources, NodeState
 from tools.packages.dom0_plugin import build
 
 from .service import Service, run, shown
@@ -29,6 +29,7 @@ class Driver:
 
     def __init__(self, *states: NodeState) -> None:
         self.states = {state.hypervisor_hostname: state for state in states}
+        self.done: list[tuple[str, str]] = []
 
     def get_available_nodes(self) -> list[str]:
         return list(self.states)
@@ -43,6 +44,25 @@ class Driver:
         if not self.states[node].live:
             raise Unreachable("xenserver_unreachable", "it is down")
         return replace(RESOURCES, hypervisor_hostname=node)
+
+    def get_host_uptime(self, node: str) -> float:
+        return 86400.5
+
+    def get_inventory(self, node: str) -> dict[str, InventoryItem]:
+        self.check_node(node)
+        return {"VCPU": InventoryItem(16, 2, allocation_ratio=4.0), "MEMORY_MB": InventoryItem(65536, 2048)}
+
+    def set_host_enabled(self, node: str, enabled: bool) -> None:
+        self.check_node(node)
+        self.done.append(("enable" if enabled else "disable", node))
+
+    def host_maintenance_mode(self, node: str, enabled: bool) -> None:
+        self.done.append(("empty" if enabled else "refill", node))
+
+    def host_power_action(self, node: str, action: str) -> None:
+        if node == "xen-4":
+            raise Unknown("xenserver_answer_lost", "the answer was lost")
+        self.done.append((action, node))
 
 
 class Nodes(Service):
@@ -61,8 +81,11 @@ class Nodes(Service):
         self.calls.append((method, arguments))
         answer = getattr(self._endpoint, method)(context.to_dict(), **arguments)
         if "error" in answer:
-            raise Refused(answer["error"]["code"], answer["error"]["message"])
+            told = answer["error"]
+            raise unsuccessful(Outcome(told["outcome"]), told["code"], told["message"])
         return answer["result"]
+
+    order = ask
 
 
 @pytest.fixture
@@ -95,6 +118,54 @@ def test_the_exit_status_tells(nodes: Nodes, capsys: pytest.CaptureFixture[str],
         assert [row["host"] for row in shown(capsys)] == (hosts or list(nodes.driver.states))
 
 
+def test_a_host_is_shown(nodes: Nodes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("host", "show", "xen-1", "-f", "json") == 0
+    told = shown(capsys)
+    assert (told["hypervisor_hostname"], told["plugin"], told["vcpus"], told["uptime"]) == ("xen-1", "ok", 16, 86400.5)
+    assert run("host", "show", "xen-4", "-f", "json") == 0
+    assert "uptime" not in shown(capsys)
+    assert run("host", "show", "xen-9") == 3
+    assert "node_not_found" in capsys.readouterr().err
+
+
+def test_an_inventory_is_shown(nodes: Nodes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("host", "inventory", "show", "xen-1", "-f", "json") == 0
+    rows = shown(capsys)
+    assert [row["resource_class"] for row in rows] == ["MEMORY_MB", "VCPU"]
+    assert (rows[1]["total"], rows[1]["reserved"], rows[1]["allocation_ratio"]) == (16, 2, 4.0)
+    assert run("host", "inventory", "show", "xen-9") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "done"),
+    [
+        ("enable", "enable"),
+        ("disable", "disable"),
+        ("maintenance on", "empty"),
+        ("maintenance off", "refill"),
+        ("power shutdown", "shutdown"),
+        ("power reboot", "reboot"),
+        ("power startup", "startup"),
+    ],
+)
+def test_what_is_done_to_a_host(nodes: Nodes, capsys: pytest.CaptureFixture[str], words: str, done: str) -> None:
+    assert run("host", *words.split(), "xen-1", "-f", "json") == 0
+    told = shown(capsys)
+    assert (told["outcome"], told["host"]) == ("succeeded", "xen-1")
+    assert nodes.driver.done == [(done, "xen-1")]
+    # The audit trail has orders on instances only: no id by which it could be asked for.
+    assert "order_id" not in told
+    assert run("host", *words.split(), "xen-1", "--no-wait") == 2
+
+
+def test_a_host_order_that_fails_tells_so(nodes: Nodes, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("host", "enable", "xen-9", "-f", "json") == 3
+    assert shown(capsys)["code"] == "node_not_found"
+    assert run("host", "power", "reboot", "xen-4", "-f", "json") == 8
+    assert "ask: xenward host show xen-4\n" in capsys.readouterr().err
+    assert nodes.driver.done == []
+
+
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
     path = tmp_path / "xenward"
@@ -113,7 +184,7 @@ def dom0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ssh.write_text(f'#!/bin/sh\necho "$1 $2 $3 $4" > {tmp_path}/login\nexec sh -c "$5"\n')
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setattr(host, "PLUGIN", str(directory / "xenward"))
+    monkeypatch.setattr(commands, "PLUGIN", str(directory / "xenward"))
     return directory
 
 
@@ -153,8 +224,8 @@ class TestInstall:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         (dom0 / "xenward").write_text("the old one")
-        real = host._run
-        monkeypatch.setattr(host, "_run", lambda command, content: real(command, content[:-1]))
+        real = commands._run
+        monkeypatch.setattr(commands, "_run", lambda command, content: real(command, content[:-1]))
         assert install(plugin) == 6
         assert shown(capsys)["code"] == "plugin_not_installed"
         assert (dom0 / "xenward").read_text() == "the old one"

@@ -18,13 +18,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
 from compute_driver.db import migrate
-from compute_driver.db.engine import open_engine
+from compute_driver.db.engine import for_writing, open_engine
 from compute_driver.db.models import Base
 from compute_driver.db.repository import Repository
 
-TABLES = {"instances", "instance_actions", "instance_faults", "agents"}
+TABLES = {"instances", "instance_actions", "instance_faults", "agents"} | {
+    *("hosts", "hypervisor_sessions", "services", "migrations", "block_device_mappings", "virtual_interfaces"),
+}
 
-NEWEST = "0002"
+NEWEST = "0003"
 
 
 def tables(url: str) -> set[str]:
@@ -109,6 +111,151 @@ def forgetful(url: str) -> None:
             )
     finally:
         engine.dispose()
+
+
+BEFORE_SERVICES = {
+    "instances": [
+        {
+            "uuid": f"uuid-{number}",
+            "display_name": "web",
+            "host": "here",
+            "vm_state": "active",
+            "task_state": task,
+            "power_state": 1,
+            "memory_mb": 64,
+            "vcpus": 1,
+            "root_gb": 1,
+            "image_ref": "",
+            "instance_metadata": "{}",
+            "system_metadata": "{}",
+            "created_at": "2026-03-01 12:00:00.000000",
+            "updated_at": "2026-03-01 12:00:00.000000",
+            "deleted": 0,
+        }
+        for number, task in ((1, None), (2, "rebooting"))
+    ],
+    "instance_actions": [
+        {
+            "instance_uuid": "uuid-1",
+            "target": "web",
+            "action": "reboot",
+            "request_id": "req-1",
+            "user": "alice",
+            "host": "here",
+            "started_at": "2026-03-01 12:00:00.000000",
+            "code": "",
+            "message": "",
+        }
+        for _ in range(2)
+    ],
+    "instance_faults": [
+        {
+            "instance_uuid": "uuid-1",
+            "code": "code",
+            "message": "wrong",
+            "request_id": "req-1",
+            "created_at": "2026-03-01 12:00:00.000000",
+        }
+    ],
+    "agents": [
+        {
+            "instance_uuid": "uuid-2",
+            "version": "1",
+            "features": "[]",
+            "protocol": "sealed",
+            "last_seen_at": "2026-03-01 12:00:00.000000",
+            "clock_offset": 7,
+            "guest": "",
+        }
+    ],
+}
+"""What a service of revision 0002 may have left."""
+
+
+def insert(url: str, table: str, row: dict[str, Any]) -> None:
+    engine = open_engine(url, foreign_keys=False)
+    quote = engine.dialect.identifier_preparer.quote
+    names, values = ", ".join(map(quote, row)), ", ".join(f":{name}" for name in row)
+    with for_writing(engine).begin() as connection:
+        connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)
+    engine.dispose()
+
+
+def content(url: str) -> dict[str, list[dict[str, Any]]]:
+    engine = open_engine(url)
+    with engine.connect() as connection:
+        found = {
+            table: sorted(map(dict, connection.execute(text(f"SELECT * FROM {table}")).mappings()), key=repr)
+            for table in BEFORE_SERVICES
+        }
+    engine.dispose()
+    return found
+
+
+def test_what_was_recorded_before_services_shared_a_host_stays(database_url: str) -> None:
+    migrate.upgrade(database_url)
+    migrate.downgrade(database_url, "0002")
+    for table, rows in BEFORE_SERVICES.items():
+        for row in rows:
+            insert(database_url, table, row)
+    before = content(database_url)
+
+    migrate.upgrade(database_url)
+    added: dict[str, dict[str, Any]] = {
+        "instances": {"node": "", "task_action": None},
+        "instance_actions": {"order_id": None, "epoch": 0},
+    }
+    assert content(database_url) == {
+        table: [{**row, **added.get(table, {})} for row in rows] for table, rows in before.items()
+    }
+    repository = Repository(database_url)
+    assert [it.task_state for it in repository.list_instances()] == [None, "rebooting"]
+    assert len(repository.unfinished_actions("here")) == 2
+    # What is new can be used, and what refers to instances still does.
+    lease = repository.acquire_lease("here", "first", seconds=60)
+    action = repository.start_action(
+        action="stop", target="web", request_id="r", user="u", host="here", order_id="order-1", lease=lease
+    )
+    repository.begin_task("uuid-1", "powering-off", action=action, lease=lease)
+    repository.record_fault("uuid-2", code="code", message="wrong")
+    repository.close()
+    with pytest.raises(DBAPIError, match=r"(?i)foreign key"):
+        with_foreign_keys(database_url, "DELETE FROM instances")
+    # Neither new column has a default that could stand in for a forgotten value.
+    for table, name in (("instances", "node"), ("instance_actions", "epoch")):
+        row = {**BEFORE_SERVICES[table][0], **({"uuid": "uuid-9"} if table == "instances" else {})}
+        with pytest.raises(DBAPIError, match=name):
+            insert(database_url, table, row)
+
+    with_foreign_keys(database_url, "DELETE FROM instance_faults WHERE instance_uuid = 'uuid-2'")
+    with_foreign_keys(database_url, f"DELETE FROM instance_actions WHERE id = {action}")
+    migrate.downgrade(database_url, "0002")
+    assert tables(database_url) == set(BEFORE_SERVICES)
+    after = content(database_url)
+    (changed,) = [row for row in after["instances"] if row["uuid"] == "uuid-1"]
+    assert changed["task_state"] == "powering-off"
+    changed.update({name: before["instances"][0][name] for name in ("task_state", "updated_at")})
+    assert after == before
+
+
+def with_foreign_keys(url: str, statement: str) -> None:
+    engine = open_engine(url)
+    try:
+        with for_writing(engine).begin() as connection:
+            connection.execute(text(statement))
+    finally:
+        engine.dispose()
+
+
+def test_sqlite_rows_that_refer_to_nothing_stop_a_migration(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/x.sqlite"
+    migrate.upgrade(url)
+    migrate.downgrade(url, "0002")
+    insert(url, "agents", BEFORE_SERVICES["agents"][0])
+    with pytest.raises(RuntimeError, match="agents"):
+        migrate.upgrade(url)
+    assert migrate.current(url) == "0002"
+    assert tables(url) == set(BEFORE_SERVICES)
 
 
 def test_the_migrations_make_what_the_models_say(database_url: str) -> None:

@@ -15,21 +15,9 @@ from compute_driver.db.records import Instance
 from compute_driver.db.repository import Repository
 from compute_driver.states import PowerState, TaskState, VmState
 
+from .making import make, make_idle, start
+
 LONG_AND_ODD = "\U0001f511é\0\ud800" * 2000
-
-
-def make(repository: Repository, **given: Any) -> Instance:
-    values: dict[str, Any] = {"uuid": str(uuid.uuid4()), "display_name": "web", "host": "compute-1"}
-    return repository.create_instance(**{**values, "memory_mb": 2048, "vcpus": 2, "root_gb": 20, **given})
-
-
-def make_idle(repository: Repository, **given: Any) -> Instance:
-    return repository.end_task(make(repository, **given).uuid, vm_state=VmState.ACTIVE)
-
-
-def start(repository: Repository, **given: Any) -> int:
-    values = {"action": "reboot", "target": "web", "request_id": "req-1", "user": "alice", "host": "compute-1"}
-    return repository.start_action(**{**values, **given})
 
 
 def test_a_new_instance_is_building_and_its_turn_is_taken(repository: Repository) -> None:
@@ -233,10 +221,10 @@ def test_an_action_is_recorded_before_and_after(repository: Repository, database
 def test_an_action_ends_once(repository: Repository) -> None:
     number = start(repository)
     repository.finish_action(number, outcome=Outcome.SUCCEEDED, seconds=1)
-    with pytest.raises(RuntimeError):
-        repository.finish_action(number, outcome=Outcome.FAILED, seconds=2)
-    with pytest.raises(RuntimeError):
-        repository.finish_action(number + 1, outcome=Outcome.FAILED, seconds=2)
+    for which in (number, number + 1):
+        with pytest.raises(errors.ActionEnded) as caught:
+            repository.finish_action(which, outcome=Outcome.FAILED, seconds=2)
+        assert (caught.value.code, caught.value.action) == ("action_ended", which)
     assert [found.outcome for found in repository.list_actions()] == [Outcome.SUCCEEDED]
 
 

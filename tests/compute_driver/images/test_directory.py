@@ -48,6 +48,24 @@ def test_what_is_stored_is_found_again(images: ImageDirectory, tmp_path: Path) -
     assert images._directory.stat().st_mode & 0o777 == 0o700
 
 
+def test_an_image_is_stored_under_the_id_that_it_is_to_have(images: ImageDirectory) -> None:
+    new = NewImage("web", DiskFormat.RAW, id="chosen")
+    assert images.store(new, iter([b"abc"])).id == "chosen"
+    with pytest.raises(ImageUnavailable):
+        images.store(new, iter([b"other"]))
+    assert content(images.get("chosen")) == b"abc"
+    with pytest.raises(Refused):
+        NewImage("web", DiskFormat.RAW, id="../chosen")
+
+
+@pytest.mark.parametrize("left", [[".x.vhd.part"], ["x.vhd"], ["x.vhd", ".x.json.part"], ["x.vhd", "x.json"]])
+def test_what_a_crash_left_of_an_image_is_removed_with_it(images: ImageDirectory, left: list[str]) -> None:
+    for name in left:
+        (images._directory / name).write_bytes(b"{}")
+    images.delete("x")
+    assert list(images._directory.iterdir()) == []
+
+
 def test_an_image_whose_bytes_break_off_is_not_there(images: ImageDirectory) -> None:
     seen: list[list[str]] = []
 

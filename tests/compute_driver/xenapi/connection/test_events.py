@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compute_driver.errors import ObjectGone, XenServerUnreachable
-from compute_driver.xenapi.connection.cache import INSTANCE_KEY, Change
+from compute_driver.xenapi.connection.cache import INSTANCE_KEY, Change, View
 from compute_driver.xenapi.connection.events import Events
 from compute_driver.xenapi.connection.session import Connection, XenServer
 from tools.simulator.process import SimulatorProcess
@@ -162,6 +162,25 @@ def test_after_an_interruption_all_is_listed_anew_and_differences_are_told(
     assert xenserver.events.await_change(lambda view: True, DEADLINE)
     xenserver.events.barrier()
     assert xenserver.events.record("VM", vm)["name_description"] == what
+
+
+@pytest.mark.parametrize("what", ["expire_sessions", "restart_toolstack", "lose_events"])
+def test_after_an_interruption_alone_subscribers_are_told_that_there_was_one(
+    xenserver: XenServer, simulator: SimulatorProcess, what: str
+) -> None:
+    vm = make(xenserver)
+    xenserver.events.barrier()
+    told: list[Change] = []
+    listed: list[View] = []
+    xenserver.events.subscribe(told.append, listed.append)
+    xenserver.call("VM.set_name_label", vm, "no interruption")
+    eventually(lambda: told)
+    assert listed == []
+    getattr(simulator.control, what)()
+    # The rule that loses events waits for the next change.
+    xenserver.call("VM.set_name_label", vm, what)
+    eventually(lambda: listed)
+    assert listed[-1].records("VM")[vm]["name_label"] == what
 
 
 def test_while_the_stream_is_down_reads_are_calls(xenserver: XenServer, simulator: SimulatorProcess) -> None:

@@ -176,7 +176,7 @@ def test_unrescue_finds_the_way_back_from_wherever_a_rescue_was_interrupted(
         return answer
 
     monkeypatch.setattr(type(bench.server), "call", dying)
-    monkeypatch.setattr(rescue, "_undo", lambda *arguments: None)
+    monkeypatch.setattr(rescue, "undo_in_step", lambda *arguments: None)
     monkeypatch.setattr(disks.Undo, "__exit__", lambda *arguments: None)
     with pytest.raises(Dead):
         bench.driver.rescue(guest, image=AGENTLESS, rescue_password=None, progress=Steps())

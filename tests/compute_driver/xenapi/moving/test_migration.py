@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from agent_protocol.messages import Password
-from agent_protocol.outcomes import Busy, Failed, Refused, Unknown, Unsuccessful
-from compute_driver.errors import InstanceNotFound, StorageNotFound, XenServerAnswerLost, XenServerFailure
+from agent_protocol.outcomes import Busy, Failed, Refused, Unsuccessful
+from compute_driver.errors import InstanceNotFound, StorageNotFound, XenServerFailure
 from compute_driver.resources import MigrationTarget
 from compute_driver.volumes import IscsiConnection, Volume
+from compute_driver.xenapi.guests.vms import NULL
 from compute_driver.xenapi.moving import disks as moves
 from compute_driver.xenapi.moving import sending
 from compute_driver.xenapi.moving.disks import MOVE_KEY
@@ -309,70 +310,17 @@ def test_while_it_is_moved_nothing_is_put_right(it: Pair) -> None:
 # To another pool
 
 
-class Sender:
-    """What the simulator cannot do: VM.migrate_send to another pool. Copies lose other_config, as they may."""
-
-    def __init__(self, source: Pair, destination: Pair) -> None:
-        self.source, self.destination = source, destination
-        self.fails: Unsuccessful | None = None
-        self.asserted = 0
-
-    def call(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
-        if method == "VM.assert_can_migrate":
-            self.asserted += 1
-            return ""
-        return type(self.source.server).call(self.source.server, method, *arguments, timeout=timeout)
-
-    def run(self, method: str, *arguments: Any, **more: Any) -> Any:
-        if method != "VM.migrate_send":
-            return type(self.source.server).run(self.source.server, method, *arguments, **more)
-        assert self.asserted == 1
-        if self.fails is not None and not isinstance(self.fails, Unknown):
-            raise self.fails
-        self._send(*arguments)
-        if self.fails is not None:
-            raise self.fails
-        return "OpaqueRef:there"
-
-    def _send(self, vm: str, where: Any, live: bool, disks: Any, networks: Any, options: Any) -> None:
-        here, there = self.source.server, self.destination.server
-        assert there.call("session.get_uuid", where["session_id"])
-        assert live is True
-        record = here.call("VM.get_record", vm)
-        made = there.call("VM.create", {**record, "affinity": "OpaqueRef:NULL", "is_a_template": False})
-        assert set(networks) == set(record["VIFs"])
-        for vif, network in networks.items():
-            there.call("VIF.create", {**here.call("VIF.get_record", vif), "VM": made, "network": network})
-        for vbd in (here.call("VBD.get_record", ref) for ref in record["VBDs"]):
-            if vbd["type"] == "CD":
-                assert vbd["empty"]
-                there.call("VBD.create", {**vbd, "VM": made})
-                continue
-            vdi = here.call("VDI.get_record", vbd["VDI"])
-            copy = there.call("VDI.create", {**vdi, "SR": disks[vbd["VDI"]], "other_config": {}, "name_label": ""})
-            there.call("VBD.create", {**vbd, "VM": made, "VDI": copy})
-        there.call("VM.start", made, False, False)
-        here.call("VM.hard_shutdown", vm)
-        here.call("VM.destroy", vm)
-        for vdi in disks:
-            here.call("VDI.destroy", vdi)
-
-
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Pair]:
+def other_pool() -> Iterator[Pair]:
     with pair("--no-agent") as it:
         yield it
 
 
 @pytest.fixture
-def sender(it: Pair, elsewhere: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sender]:
-    sender = Sender(it, elsewhere)
-    with monkeypatch.context() as patch:
-        patch.setattr(it.server, "call", sender.call)
-        patch.setattr(it.server, "run", sender.run)
-        yield sender
-    elsewhere.guests += it.guests
-    elsewhere.empty()
+def elsewhere(it: Pair, other_pool: Pair) -> Iterator[Pair]:
+    yield other_pool
+    other_pool.guests += it.guests
+    other_pool.empty()
 
 
 def leave(it: Pair, elsewhere: Pair, guest: Wanted) -> None:
@@ -383,49 +331,84 @@ def leave(it: Pair, elsewhere: Pair, guest: Wanted) -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_to_another_pool(it: Pair, elsewhere: Pair, sender: Sender, lost: bool) -> None:
+def test_to_another_pool(it: Pair, elsewhere: Pair, lost: bool) -> None:
     guest = it.guest(local=True)
-    sender.fails = XenServerAnswerLost("VM.migrate_send") if lost else None
+    if lost:
+        it.control.add_rule("Async.VM.migrate_send", "drop_after")
     leave(it, elsewhere, guest)
     with pytest.raises(InstanceNotFound):
         it.driver.get_info(guest)
     it.bench.assert_nothing_left()
+    # As of a host that gives copies no names and no marks.
+    (vdi,) = (disk for disk in elsewhere.bench.disks(guest).values() if disk != NULL)
+    elsewhere.server.call("VDI.set_other_config", vdi, {})
+    elsewhere.server.call("VDI.set_name_label", vdi, "")
     elsewhere.driver.post_live_migration_at_destination(guest)
+    running_at(elsewhere, guest, elsewhere.there)
     assert elsewhere.notes(guest) == set()
     # Its drive is empty: a disc does not go along.
     assert elsewhere.places(guest) == {"0": "shared"}
+    assert sessions(elsewhere) == 0
     elsewhere.driver.destroy(guest)
     elsewhere.bench.assert_nothing_left()
 
 
-def test_destroyed_there_before_it_was_put_right(it: Pair, elsewhere: Pair, sender: Sender) -> None:
+def test_destroyed_there_before_it_was_put_right(it: Pair, elsewhere: Pair) -> None:
     guest = it.guest(local=True)
     leave(it, elsewhere, guest)
     elsewhere.driver.destroy(guest)
     elsewhere.bench.assert_nothing_left()
 
 
-def test_another_pool_that_fails(it: Pair, elsewhere: Pair, sender: Sender) -> None:
-    guest = it.guest(local=True)
-    sender.fails = XenServerFailure(["VM_MIGRATE_FAILED", "x"])
-    with pytest.raises(XenServerFailure):
-        leave(it, elsewhere, guest)
+def stays(it: Pair, elsewhere: Pair, guest: Wanted) -> None:
+    """It runs where it was, with all that it had, and nothing of it is in the other pool."""
     running_at(it, guest, it.here)
     assert it.places(guest) == {"0": it.here, "3": it.here}
     assert it.notes(guest) == set()
+    with pytest.raises(InstanceNotFound):
+        elsewhere.driver.get_info(guest)
+    elsewhere.bench.assert_nothing_left()
+    assert sessions(elsewhere) == 0
 
 
-def test_the_simulator_refuses_before_anything_moves(it: Pair, elsewhere: Pair) -> None:
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_a_way_that_breaks(it: Pair, elsewhere: Pair, size: int) -> None:
+    """Before anything moved, and in the middle."""
     guest = it.guest(local=True)
+    if size:
+        # Of the check, of the way.
+        elsewhere.control.add_rule("services.xenops", "cut", size=size, nth=2)
+    else:
+        elsewhere.control.add_rule("services.xenops", "drop_before")
     with pytest.raises(XenServerFailure) as caught:
         leave(it, elsewhere, guest)
-    assert caught.value.details[0] == "VM_MIGRATE_FAILED"
-    running_at(it, guest, it.here)
-    assert it.places(guest) == {"0": it.here, "3": it.here}
-    assert it.notes(guest) == set()
+    elsewhere.control.clear_rules()
+    assert caught.value.details[0] == "VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED"
+    stays(it, elsewhere, guest)
 
 
-def test_what_cannot_leave_its_pool(it: Pair, elsewhere: Pair, sender: Sender, volume: Volume) -> None:
+def test_a_move_that_fails(it: Pair, elsewhere: Pair) -> None:
+    guest = it.guest(local=True)
+    it.control.add_rule("VM.migrate_send", "fail", error=["VM_MIGRATE_FAILED", "x"])
+    with pytest.raises(XenServerFailure):
+        leave(it, elsewhere, guest)
+    it.control.clear_rules()
+    stays(it, elsewhere, guest)
+
+
+def test_a_session_is_told_over_tls_or_on_this_machine(it: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, vm = [], it.bench.vm(it.guest())
+    monkeypatch.setattr(sending, "_log_out", lambda server, url, session: asked.append((url.geturl(), session)))
+    for master in ("http://xen.example/", "https://xen.example/", "http://127.0.0.1:8080/", "http://[/"):
+        with sending.lent(it.server, lambda: vm, {"master": master, "session_id": "a"}):
+            pass
+    with sending.lent(it.server, lambda: vm, {}):
+        pass
+    wanted = ("https://xen.example/", "https://xen.example/", "http://127.0.0.1:8080/")
+    assert asked == [(url, "a") for url in wanted]
+
+
+def test_what_cannot_leave_its_pool(it: Pair, elsewhere: Pair, volume: Volume) -> None:
     guest = with_volume(it, volume, local=False)
     with pytest.raises(Refused) as caught:
         leave(it, elsewhere, guest)
@@ -442,4 +425,3 @@ def test_what_cannot_leave_its_pool(it: Pair, elsewhere: Pair, sender: Sender, v
             it.driver.live_migration(guest, bad, progress=Steps())
         assert caught.value.code == code
     assert it.notes(guest) == set()
-    assert sender.asserted == 0

@@ -22,6 +22,8 @@ from tools.simulator.formats.vhd import BLOCK
 from tools.simulator.formats.vhd_writer import write_vhd
 from tools.simulator.process import SimulatorProcess
 
+from ..waiting import vm_record
+
 MIB = 1024**2
 
 OPTIONS = ["--no-agent", "--login-failure-delay", "0"]
@@ -138,30 +140,7 @@ class Storage:
 
     def vm(self, instance: str) -> str:
         """A halted VM without devices."""
-        memory = dict.fromkeys(("static_max", "dynamic_max", "dynamic_min", "static_min"), str(64 * MIB))
-        record: dict[str, Any] = {
-            "name_label": f"instance-{instance}",
-            "name_description": "",
-            "user_version": "1",
-            "is_a_template": False,
-            "affinity": "OpaqueRef:NULL",
-            **{f"memory_{name}": value for name, value in memory.items()},
-            "VCPUs_max": "1",
-            "VCPUs_at_startup": "1",
-            "VCPUs_params": {},
-            "actions_after_shutdown": "destroy",
-            "actions_after_reboot": "restart",
-            "actions_after_crash": "restart",
-            **dict.fromkeys(("PV_bootloader", "PV_kernel", "PV_ramdisk", "PV_args", "PV_bootloader_args"), ""),
-            "PV_legacy_args": "",
-            "HVM_boot_policy": "BIOS order",
-            "HVM_boot_params": {},
-            "platform": {},
-            "PCI_bus": "",
-            "recommendations": "",
-            "other_config": {},
-        }
-        return str(self.server.call("VM.create", record))
+        return str(self.server.call("VM.create", vm_record(f"instance-{instance}")))
 
     def inventory(self) -> dict[str, set[str]]:
         """What there is, by class."""

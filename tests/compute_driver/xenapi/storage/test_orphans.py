@@ -42,6 +42,13 @@ def test_a_disk_of_no_instance_is_an_orphan_after_a_while(storage: Storage, purp
     assert found(storage, instance.uuid) == set()
 
 
+def test_disks_of_instances_are_none_while_nobody_knows_all_instances(storage: Storage) -> None:
+    made(storage)
+    abandoned = made(storage, Purpose.SNAPSHOT)
+    assert [each.ref for each in orphans.find(storage.server, grace=NOW)] == [abandoned.ref]
+    assert [each.ref for each in orphans.find(storage.server)] == []
+
+
 def test_what_a_vm_has_is_no_orphan(storage: Storage) -> None:
     vm = storage.vm(Wanted().uuid)
     disk = made(storage)
