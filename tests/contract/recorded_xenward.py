@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from compute_driver import service
+from compute_driver import bus
 from compute_driver.cli.main import run
 
 from .recorder import BUS_LOG
@@ -20,7 +20,7 @@ def _record(what: str, told: object) -> None:
 
 def _recorded(transport: Any) -> Any:
     def recorded(conf: Any) -> Any:
-        bus = transport(conf)
+        made = transport(conf)
         # Only now: the command decides on concurrency before the bus is imported.
         from oslo_messaging._drivers.impl_fake import FakeDriver
 
@@ -37,11 +37,11 @@ def _recorded(transport: Any) -> Any:
             return answer
 
         FakeDriver._send = recorded_send
-        return bus
+        return made
 
     return recorded
 
 
 if __name__ == "__main__":
-    service.transport = _recorded(service.transport)
+    bus.transport = _recorded(bus.transport)
     run()

@@ -268,7 +268,7 @@ def test_a_command_that_was_killed_leaves_an_honest_trail(home: House) -> None:
     command.kill()
     command.wait()
     os.kill(home.agent_pid(instance), signal.SIGCONT)
-    assert home.last_action() == ("set_admin_password", "unknown", "service_restarted")
+    assert home.last_action() == ("set_admin_password", "unknown", "service_ended")
     # Its turn was given back, so the instance can be worked with.
     assert home.set_password(SECOND_PASSWORD).status == 0
 

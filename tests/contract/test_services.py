@@ -7,16 +7,17 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from compute_driver.db.repository import Repository
 from compute_driver.files import InjectedFile
 from tests.databases import empty_database
 from tools.commands import proof
 
-from .house import CHECKOUT, FIRST_PASSWORD, SECOND_PASSWORD, House
+from .house import CHECKOUT, FIRST_PASSWORD, SECOND_PASSWORD, SECONDS, House
 from .test_outcomes import ended
 
 pytestmark = pytest.mark.services
@@ -34,7 +35,7 @@ def service(home: House) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=30) == 0, (home.directory / "service.log").read_text()
 
 
 def over_the_bus(home: House, database: str, backend: str) -> None:
@@ -47,6 +48,7 @@ def over_the_bus(home: House, database: str, backend: str) -> None:
         },
         database={"connection": database},
         oslo_messaging_rabbit={"amqp_auto_delete": "true"},
+        endpoint={"port": "-1"},
     )
 
 
@@ -71,6 +73,38 @@ def test_the_main_job_with_service_and_command_apart(home: House, directory: Pat
     log = (directory / "service.log").read_text()
     assert SECOND_PASSWORD not in log
     assert f"set_admin_password {instance}: succeeded" in log
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("backend", "kind"), [("threading", "postgresql"), ("eventlet", "mariadb")])
+def test_a_stop_ends_what_was_begun_and_takes_nothing_new(
+    home: House, directory: Path, backend: str, kind: str
+) -> None:
+    with empty_database(kind, directory) as database:
+        over_the_bus(home, database, backend)
+        with service(home) as process:
+            home.create()
+            control = home.simulator.control
+            control.log_calls()
+            slow = control.add_rule("VM.hard_reboot", "delay", seconds=120.0)
+            command = home.start("server", "reboot", "web", "--hard", "-f", "json")
+            control.await_calls("VM.hard_reboot", 1, SECONDS)
+            process.send_signal(signal.SIGTERM)
+            new = home.set_password(SECOND_PASSWORD, "nobody")
+            while new.shown["outcome"] == "refused":
+                # It has not come to the signal yet.
+                new = home.set_password(SECOND_PASSWORD, "nobody")
+            assert new.shown["outcome"] == "unreachable", new
+            assert process.poll() is None
+            control.remove_rule(slow)
+            done = home.end(command)
+            assert (done.status, done.shown["outcome"]) == (0, "succeeded"), done
+            assert process.wait(SECONDS) == 0
+        with closing(Repository(database)) as repository:
+            (host,) = repository.list_hosts()
+            assert host.holder == ""
+            assert repository.unfinished_actions(host.name) == []
+            assert [it.task_state for it in repository.list_instances()] == [None]
 
 
 def test_without_a_service_an_order_is_not_delivered(home: House, directory: Path) -> None:

@@ -1,5 +1,6 @@
 """Measure how long the main operations take, over the simulated XenServer and everything that stands before it; or,
-with --idle, what an agent costs its guest that nobody asks anything; or, with --reads, what it costs to read VMs."""
+with --idle, what an agent costs its guest that nobody asks anything; or, with --reads, what it costs to read VMs; or,
+with --concurrent, how a service, RabbitMQ and a database bear many password resets at once."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from rich.table import Table
 from compute_driver import passwords
 from compute_driver.context import RequestContext
 from compute_driver.files import InjectedFile
-from tools.commands import embedded
+from tools.commands import concurrent, embedded
 from tools.commands.idle import measure_idle
 from tools.commands.reads import measure_reads
 from tools.simulator.process import SimulatorProcess
@@ -37,12 +38,24 @@ def main() -> int:
     )
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="measure an idle agent for so long instead")
     parser.add_argument("--reads", type=int, metavar="VMS", help="measure reads in a pool of so many VMs instead")
+    parser.add_argument("--concurrent", type=int, metavar="RESETS", help="measure so many resets at once instead")
+    parser.add_argument(
+        "--bus", default=concurrent.BUS, help="with --concurrent: transport URL (default: this machine)"
+    )
+    parser.add_argument("--database", default=concurrent.DATABASE, help="with --concurrent: SQLAlchemy URL (likewise)")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
     options = parser.parse_args()
     if options.idle is not None:
         return _idle(options.idle, as_json=options.json)
     if options.reads is not None:
         return _reads(options.reads, options.rounds, as_json=options.json)
+    if options.concurrent is not None:
+        figures = concurrent.measure_concurrent(
+            options.concurrent, options.rounds, bus=options.bus, database=options.database
+        )
+        title = f"Seconds for a reset, {options.concurrent} at once"
+        _show_figures(figures, title, "backend", as_json=options.json)
+        return 0
     with tempfile.TemporaryDirectory(prefix="xenward-bench-") as name:
         state = Path(name)
         with (
@@ -70,17 +83,22 @@ def _idle(seconds: float, *, as_json: bool) -> int:
 
 
 def _reads(vms: int, rounds: int, *, as_json: bool) -> int:
-    figures = measure_reads(vms, rounds)
+    _show_figures(
+        measure_reads(vms, rounds), f"Milliseconds for a read, in a pool of {vms} VMs", "read", as_json=as_json
+    )
+    return 0
+
+
+def _show_figures(figures: dict[str, dict[str, float]], title: str, first: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures))
-        return 0
-    table = Table(title=f"Milliseconds for a read, in a pool of {vms} VMs")
-    for column in ("read", *next(iter(figures.values()))):
-        table.add_column(column, justify="left" if column == "read" else "right")
+        return
+    table = Table(title=title)
+    for column in (first, *next(iter(figures.values()))):
+        table.add_column(column, justify="left" if column == first else "right")
     for what, summary in figures.items():
         table.add_row(what, *(f"{value:g}" for value in summary.values()))
     Console().print(table)
-    return 0
 
 
 def _measure(client: Any, rounds: int, *, large_files: bool) -> dict[str, list[float]]:

@@ -29,8 +29,9 @@ def client(settings: Path) -> Iterator[Any]:
     conf = config.load(str(settings))
     concurrency.set_up(conf.concurrency_backend)
     # Only now: the process's edge decides on concurrency before the bus is imported.
-    from compute_driver import rpc, service
+    from compute_driver import bus, rpc
+    from compute_driver.service import assembly
 
-    bus = service.transport(conf)
-    with service.running(conf, bus):
-        yield rpc.ComputeClient(bus, conf.host)
+    transport = bus.transport(conf)
+    with assembly.embedded(conf, transport):
+        yield rpc.ComputeClient(transport, conf.host)

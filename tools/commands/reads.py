@@ -65,12 +65,18 @@ def _reads(server: XenServer, instances: list[str], refs: list[str]) -> dict[str
     def all_by_calls() -> None:
         assert len(server.call("VM.get_all_records")) >= len(refs)
 
+    def one_change() -> None:
+        ref, told = chance.choice(refs), str(uuid.uuid4())
+        server.call("VM.set_name_description", ref, told)
+        assert events.await_change(lambda view: view.records("VM")[ref]["name_description"] == told, START_TIMEOUT)
+
     return {
         "one VM and its metrics, from events": (one_from_events, 100),
         "one VM and its metrics, by VM.get_record": (one_by_calls, 10),
         "state of all instances, from events": (all_from_events, 10),
         "all VMs, by VM.get_all_records": (all_by_calls, 1),
         "barrier": (events.barrier, 1),
+        "a change, from its call until events told of it": (one_change, 5),
     }
 
 

@@ -11,8 +11,8 @@ from tools.commands.environment import CHECKOUT, VIRTUAL_ENVIRONMENT
 
 _BIN = str(VIRTUAL_ENVIRONMENT / "bin")
 
-_WORKERS = "2"
-"""Tests wait for processes more than they compute; two at a time are kind to a small machine."""
+_WORKERS = "3"
+"""Tests wait for processes more than they compute: three at a time keep two processors busy, and no more than that."""
 
 CHECKS = {
     "ruff check": [f"{_BIN}/ruff", "check", "."],

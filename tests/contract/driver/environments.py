@@ -12,6 +12,7 @@ from compute_driver.driver import ComputeDriver, Instance
 from compute_driver.errors import InstanceNotFound
 from compute_driver.fake.driver import FakeDriver
 from compute_driver.fake.nodes import Node
+from compute_driver.fencing import Fence
 from compute_driver.images import Image
 from compute_driver.states import PowerState
 from compute_driver.volumes import VdiConnection, Volume
@@ -55,6 +56,23 @@ class Environment(Core, Protocol):
     memory: AgentMemory
     nodes: tuple[str, str]
     can_freeze: bool
+
+    def beside(self, fence: Fence | None = None) -> ComputeDriver:
+        """Another service's driver of the same hypervisor, for the caller to close."""
+
+    def shut_down_inside(self, instance: Instance) -> None:
+        """Have the guest's own user shut it down."""
+
+    @contextmanager
+    def slow_shutdown(self, instance: Instance) -> Iterator[None]:
+        """Another client asks the guest, which has an agent, to shut down; at the end of the block the guest does."""
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """While it is entered, the driver is told of no changes; its connection for that is broken."""
+
+    def restart(self) -> None:
+        """Have the hypervisor's service begin anew. Guests run on."""
 
     def node(self, instance: Instance) -> str | None:
         """Where it runs, None if it does not."""
@@ -141,6 +159,27 @@ class FakeEnvironment:
 
     def left(self) -> list[str]:
         return [f"guest {guest.uuid}" for guest in self.driver.guests]
+
+    def beside(self, fence: Fence | None = None) -> ComputeDriver:
+        return FakeDriver(fence=fence, beside=self.driver)
+
+    def shut_down_inside(self, instance: Instance) -> None:
+        self.driver.shut_down_inside(instance)
+
+    @contextmanager
+    def slow_shutdown(self, instance: Instance) -> Iterator[None]:
+        with self.driver.busy(instance, "clean_shutdown"):
+            yield
+            self.driver.shut_down_inside(instance)
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        with self.driver.steering.blocked("tell"):
+            yield
+            self.driver.interrupt_events()
+
+    def restart(self) -> None:
+        self.driver.interrupt_events()
 
     def node(self, instance: Instance) -> str | None:
         guest = self.driver.guest(instance)

@@ -13,8 +13,9 @@ from compute_driver.states import PowerState
 from compute_driver.volumes import Volume
 
 from .conftest import Make
-from .environments import Environment
-from .wanted import Steps, Wanted, code
+from .environments import Environment, FakeEnvironment, fake
+from .wanted import FIRST, SECOND, THIRD, Steps, Wanted, code
+from .xenserver import simulator
 
 OLD, NEW = (64, 1, 1), (128, 2, 2)
 BEFORE, SINCE = b"before" + bytes(506), b"since then" + bytes(502)
@@ -195,3 +196,59 @@ def test_a_node_that_takes_no_guests_is_no_destination(
     assert code(lambda: driver.check_can_live_migrate_destination(guest, node=disabled)) == "node_disabled"
     assert code(lambda: driver.check_can_live_migrate_destination(Wanted(), node=disabled)) == "node_disabled"
     assert environment.node(guest) == environment.nodes[0]
+
+
+# To another pool
+
+
+@pytest.fixture(scope="module")
+def elsewhere(environment: Environment) -> Iterator[Environment]:
+    """Another pool, empty in the end."""
+    if isinstance(environment, FakeEnvironment):
+        with fake() as it:
+            environment.driver.introduce(it.driver)
+            yield it
+            assert it.left() == []
+    else:
+        with simulator() as it:
+            yield it
+            assert it.left() == []
+
+
+def test_a_running_guest_goes_to_another_pool_with_its_agent(
+    environment: Environment, driver: ComputeDriver, elsewhere: Environment, make: Make
+) -> None:
+    guest = make(image=environment.image, admin_password=FIRST)
+    driver.power_off(guest, timeout=0)
+    environment.write_disk(guest, BEFORE)
+    driver.power_on(guest)
+    driver.set_admin_password(guest, SECOND)
+    driver.change_instance_metadata(guest, {"role": ["+", "web"]})
+    macs = environment.macs(guest)
+    there, steps = elsewhere.driver, Steps()
+    target = there.check_can_live_migrate_destination(guest, node=elsewhere.nodes[1])
+    driver.live_migration(guest, MigrationTarget.from_dict(target.to_dict()), progress=steps)
+    there.post_live_migration_at_destination(guest)
+    assert steps.names[:2] == ["check", "migrate"]
+    assert environment.state(guest) is None
+    assert (elsewhere.state(guest), elsewhere.node(guest)) == (PowerState.RUNNING, elsewhere.nodes[1])
+    assert elsewhere.sizes(guest) == OLD
+    assert elsewhere.macs(guest) == macs
+    assert elsewhere.metadata(guest) == {"role": "web"}
+    assert elsewhere.opens(guest, SECOND.value)
+    there.set_admin_password(guest, THIRD)
+    assert elsewhere.opens(guest, THIRD.value)
+    there.power_off(guest, timeout=0)
+    assert elsewhere.read_disk(guest, len(BEFORE)) == BEFORE
+    there.destroy(guest)
+
+
+def test_a_guest_with_a_volume_stays_in_its_pool(
+    environment: Environment, driver: ComputeDriver, elsewhere: Environment, volume: Volume, make: Make
+) -> None:
+    guest = make(volumes=[volume])
+    life = environment.life(guest)
+    target = elsewhere.driver.check_can_live_migrate_destination(guest, node=elsewhere.nodes[0])
+    assert code(lambda: driver.live_migration(guest, target, progress=Steps())) == "volume_in_pool"
+    assert (environment.state(guest), environment.life(guest)) == (PowerState.RUNNING, life)
+    assert elsewhere.state(guest) is None

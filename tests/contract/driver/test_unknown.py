@@ -57,7 +57,7 @@ VERBS: dict[str, Callable[[ComputeDriver, Wanted], object]] = {
     "get_diagnostics": lambda it, who: it.get_diagnostics(who),
 }
 
-OTHERS = {"spawn", "destroy", "cleanup", "check_can_live_migrate_destination"}
+OTHERS = {"spawn", "destroy", "cleanup", "await_quiet", "check_can_live_migrate_destination"}
 """Verbs that can be asked of an instance without a guest."""
 
 

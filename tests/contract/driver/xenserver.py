@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,11 +16,12 @@ from urllib.parse import urlsplit
 import XenAPI
 
 from compute_driver.agents import AgentsInMemory
-from compute_driver.driver import Instance
+from compute_driver.driver import ComputeDriver, Instance
+from compute_driver.fencing import Fence
 from compute_driver.images import Image
 from compute_driver.states import PowerState
 from compute_driver.volumes import VdiConnection, Volume
-from compute_driver.xenapi.connection.session import Connection
+from compute_driver.xenapi.connection.session import ORIGINATOR, Connection
 from compute_driver.xenapi.driver import XenServerDriver
 from tests.contract.inside import Inside, SimulatedInside, password_opens
 from tests.contract.real_xen import RealHouse
@@ -50,8 +53,8 @@ class XenServerEnvironment:
     ) -> None:
         self.simulator = simulator
         self.memory = AgentsInMemory()
-        connection = Connection(simulator.url, simulator.username, simulator.password)
-        self.driver = XenServerDriver(connection, self.memory, agent_timeout=patience, boot_timeout=patience)
+        self._connection = Connection(simulator.url, simulator.username, simulator.password)
+        self.driver = XenServerDriver(self._connection, self.memory, agent_timeout=patience, boot_timeout=patience)
         self._session = XenAPI.Session(simulator.url)
         self._session.login_with_password(simulator.username, simulator.password)
         self._inside = inside
@@ -104,6 +107,50 @@ class XenServerEnvironment:
             # What a task did may be seen a moment before the task's end.
             if {it.cls for it in found} != {"task"} or time.monotonic() >= deadline:
                 return sorted(f"{it.cls} {it.name}" for it in found)
+
+    def beside(self, fence: Fence | None = None) -> ComputeDriver:
+        return XenServerDriver(self._connection, AgentsInMemory(), fence=fence)
+
+    def shut_down_inside(self, instance: Instance) -> None:
+        self.simulator.control.end_guest(self.record(instance)["ref"], "shutdown")
+
+    @contextmanager
+    def slow_shutdown(self, instance: Instance) -> Iterator[None]:
+        record = self.record(instance)
+        ref, agent = record["ref"], self.simulator.agent_pid(record["uuid"])
+        # A guest whose processes stand still does not end by itself for five seconds.
+        self.simulator.control.freeze_agent(ref)
+        task = self.xenapi.Async.VM.clean_shutdown(ref)
+        deadline = time.monotonic() + DEADLINE
+        while not self.xenapi.VM.get_current_operations(ref):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        try:
+            yield
+        finally:
+            # By hand: to the simulator, the agent of a guest that goes down is none any more.
+            os.killpg(agent, signal.SIGCONT)
+            while self.xenapi.task.get_status(task) == "pending":
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            self.xenapi.task.destroy(task)
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        control = self.simulator.control
+        rule = control.add_rule("event.from", "fail", error=["INTERNAL_ERROR", "no events"], originator=ORIGINATOR)
+        control.expire_sessions(ORIGINATOR)
+        deadline = time.monotonic() + DEADLINE
+        while self.driver._server.events.is_live:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        try:
+            yield
+        finally:
+            control.remove_rule(rule)
+
+    def restart(self) -> None:
+        self.simulator.control.restart_toolstack(0.1)
 
     def node(self, instance: Instance) -> str | None:
         host = self.record(instance)["resident_on"]

@@ -1,0 +1,31 @@
+"""What everything hangs on goes away in the middle of a hundred orders, and comes back."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import pytest
+
+from .zygote import CHECKOUT
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+
+WHAT = ["broker stopped", "broker killed", "postgresql killed", "mariadb killed", "coordinator failed over"]
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_a_hundred_orders_and_something_goes_away(what: str) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.contract.crashes.restarts", what, "--seed", str(seed)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, f"seed {seed}\n{done.stderr[:20000]}"
+    assert f"{what}: 100 callers ended" in done.stdout
