@@ -13,7 +13,7 @@ import oslo_messaging
 from agent_protocol.outcomes import Outcome
 
 from .db.records import Instance
-from .manager.turns import Report
+from .manager.reports import Report
 
 _TOLD = (
     "uuid",
@@ -44,7 +44,7 @@ class _Context(dict[str, str]):
 
 
 class Notifications:
-    """An observer of orders (manager.turns.Observer). A notification that cannot be sent is logged, and lost."""
+    """An observer of orders (manager.reports.Observer). A notification that cannot be sent is logged, and lost."""
 
     def __init__(self, conf: Any, host: str) -> None:
         transport = oslo_messaging.get_notification_transport(conf)

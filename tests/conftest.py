@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from oslo_service import backend
 
 from tools.labs.packages import unpacked
 
@@ -18,6 +19,11 @@ QEMU = ("qemu-utils", "libaio1", "libfuse3-3", "liburing2", "libnuma1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="also run what needs PostgreSQL, MariaDB, RabbitMQ, Pythons")
+
+
+def pytest_configure() -> None:
+    # Native threads, before anything imports oslo.messaging: that would decide for eventlet, and once for all tests.
+    backend.init_backend(backend.BackendType.THREADING)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

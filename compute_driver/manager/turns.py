@@ -22,7 +22,9 @@ from ..fencing import LeaseLost
 from ..images import ImageService
 from ..recording import Recorder
 from ..states import VmState
+from .in_flight import InFlight
 from .operations import ACTIONS, Interrupted, Operation
+from .reports import Observer, Report
 
 LOG = logging.getLogger(__name__)
 
@@ -61,33 +63,6 @@ class Unleased:
     lease: Lease | None = None
 
 
-@dataclass(frozen=True)
-class Report:
-    """An order at its beginning or its end, or a step of it at its end, for who watches.
-
-    outcome: None at its beginning. step: its name, None for the order itself.
-    """
-
-    request_id: str
-    user: str
-    host: str
-    action: str
-    target: str
-    instance: Instance | None
-    outcome: Outcome | None = None
-    code: str = ""
-    message: str = ""
-    seconds: float = 0.0
-    step: str | None = None
-
-
-class Observer(Protocol):
-    """Somebody who is told of every order; what it raises is logged and does no harm."""
-
-    def __call__(self, report: Report, /) -> None:
-        """An order began or ended."""
-
-
 @dataclass
 class Turn:
     """One order while it is carried out. row: its number in the audit trail.
@@ -110,47 +85,6 @@ class _Ending:
     code: str
     message: str
     seconds: float
-
-
-class InFlight:
-    """The orders that this process works on, and their rows."""
-
-    def __init__(self) -> None:
-        self._orders = 0
-        self._rows: set[int] = set()
-        self._changed = threading.Condition()
-
-    def __contains__(self, row: object) -> bool:
-        return row in self._rows
-
-    def __len__(self) -> int:
-        return self._orders
-
-    @contextmanager
-    def order(self) -> Iterator[None]:
-        """Counts an order while the block runs, from before it is decided whether it is taken."""
-        with self._changed:
-            self._orders += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._orders -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def during(self, row: int) -> Iterator[None]:
-        """Knows its row while the block runs."""
-        self._rows.add(row)
-        try:
-            yield
-        finally:
-            self._rows.discard(row)
-
-    def drained(self, timeout: float) -> bool:
-        """Wait until there are none. False when that takes more seconds than `timeout`."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._orders, timeout)
 
 
 class Operations:

@@ -20,7 +20,7 @@ from ..fencing import Fence
 from ..images.services import load_service
 from ..manager import ComputeManager
 from ..manager.following import Follower
-from ..manager.turns import Observer
+from ..manager.reports import Observer
 from ..memory import RepositoryMemory
 from ..recording import Recorder
 from ..xenapi.connection.session import Connection

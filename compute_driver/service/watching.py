@@ -10,7 +10,7 @@ from agent_protocol.outcomes import Unsuccessful
 
 from ..manager.operations import ACTIONS
 from ..manager.reconciliation import FOUND_DONE, INTERRUPTED, LATER, SERVICE_ENDED
-from ..manager.turns import Report
+from ..manager.reports import Report
 from ..observing.endpoint import from_configuration
 from ..observing.metrics import LeaseState, Metrics
 from ..observing.readiness import Readiness
@@ -27,7 +27,7 @@ class Watching:
         self._is_reconciled = False
 
     def __call__(self, report: Report) -> None:
-        """An order, or a step of one, began or ended (manager.turns.Observer)."""
+        """An order, or a step of one, began or ended (manager.reports.Observer)."""
         if report.outcome is None:
             self.metrics.operation_started(report.action)
         elif report.step is not None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tools.commands.environment import CHECKOUT, VIRTUAL_ENVIRONMENT
 
@@ -13,6 +16,12 @@ _BIN = str(VIRTUAL_ENVIRONMENT / "bin")
 
 _WORKERS = "3"
 """Tests wait for processes more than they compute: three at a time keep two processors busy, and no more than that."""
+
+LIMIT = 45 * 60.0
+"""Seconds after which tests that have not ended are given up: one of them hangs in a way that nothing else ends."""
+
+_GRACE = 60.0
+"""Seconds that pytest gets then, for its summary."""
 
 CHECKS = {
     "ruff check": [f"{_BIN}/ruff", "check", "."],
@@ -32,10 +41,36 @@ def main() -> int:
     options, for_pytest = parser.parse_known_args()
     failed = [] if options.no_checks else [name for name in CHECKS if not _passes(name)]
     pytest = [f"{_BIN}/python", "-m", "pytest", "-n", _WORKERS, *(["--all"] if options.all else []), *for_pytest]
-    tests = subprocess.run(pytest, cwd=CHECKOUT, check=False).returncode
+    tests = run_tests(pytest, LIMIT)
     for name in failed:
         print(f"FAILED check: {name}", file=sys.stderr)
     return tests or int(bool(failed))
+
+
+def run_tests(pytest: Sequence[str], limit: float) -> int:
+    """Run this command line, and give its exit status. After `limit` seconds it is ended, and what ran then named."""
+    process = subprocess.Popen(pytest, cwd=CHECKOUT)
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        print(f"\nGIVEN UP after {limit:g} s, during:", *_workers(process.pid), sep="\n  ", file=sys.stderr, flush=True)
+    try:
+        process.send_signal(signal.SIGINT)
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return 1
+
+
+def _workers(pid: int) -> Iterator[str]:
+    """What the test processes of a pytest are at, as pytest-xdist writes it over their command lines."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            try:
+                yield Path(f"/proc/{child}/cmdline").read_bytes().rstrip(b"\0").decode("utf-8", "replace")
+            except FileNotFoundError:
+                continue
 
 
 def _passes(name: str) -> bool:

@@ -15,7 +15,7 @@ from compute_driver.db.records import Instance
 from compute_driver.db.repository import Repository
 from compute_driver.errors import InstanceBusy, InstanceExists, OrderKnown
 from compute_driver.fencing import LeaseLost
-from compute_driver.manager.turns import Report
+from compute_driver.manager.reports import Report
 from compute_driver.states import PowerState
 
 from ..bench import CONTEXT, DEADLINE, PASSWORD, SECRET, UUID, Bench

@@ -94,6 +94,7 @@ OF_THE_SERVICE = {
     "init_host",
     "manage_image_cache",
     "reconcile",
+    "remove_abandoned",
     "reverted",
     "state_of",
     "when_idle",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sys
@@ -175,9 +174,12 @@ def test_nothing_is_left_when_the_owner_is_killed(private: Private, tmp_path: Pa
     )
     assert owner.stdout is not None
     with owner:
-        pids = [int(pid) for pid in owner.stdout.readline().split()]
-        assert pids and alive(pids) == pids
-        owner.send_signal(signal.SIGKILL)
+        try:
+            pids = [int(pid) for pid in owner.stdout.readline().split()]
+            # Not all of them: some of a database's processes end as soon as it is ready.
+            assert alive(pids)
+        finally:
+            owner.kill()
     await_that(lambda: alive(pids) == [] and commands(str(tmp_path)) == [], pids)
 
 
@@ -219,10 +221,13 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     with private_postgresql(tmp_path) as it:
         it.stop()
-        # Taken, by somebody who does not listen.
+        free = it.port
+        # Another one: its own may not be had for a minute, because of connections that there were.
         with socket.socket() as taken:
-            taken.bind(("127.0.0.1", it.port))
+            taken.bind(("127.0.0.1", 0))
+            it.port = taken.getsockname()[1]
             with pytest.raises(LabError, match=r"(?s)postgresql ended.*could not bind"):
                 it.start()
+        it.port = free
         it.start()
         Rows(it).make()
