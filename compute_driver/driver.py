@@ -83,6 +83,7 @@ class ComputeDriver(abc.ABC):
         interfaces: Sequence[Interface] | None = None,
         volumes: Sequence[Volume] = (),
         config_drive: Mapping[str, bytes] | None = None,
+        metadata: Mapping[str, str] | None = None,
         node: str | None = None,
         power_on: bool = True,
         progress: Progress,
@@ -93,7 +94,8 @@ class ComputeDriver(abc.ABC):
         it as the image has it. ssh_keys: lines as in authorized_keys, for the administrator. interfaces: None for one
         interface on the first network that reaches a wire, empty for none; the agent configures those that are given,
         unless there is a config drive. volumes: attached before the first boot. config_drive: its files, by path
-        (`openstack/latest/…`), never with a password. node: None lets the hypervisor choose.
+        (`openstack/latest/…`), never with a password. metadata: what the guest can read from its first boot on, as by
+        change_instance_metadata. node: None lets the hypervisor choose.
 
         Refused with `agent_not_running` or `agent_not_in_image` when password, keys or files are given without
         power_on, or for an image whose property img_use_agent says no: such a guest is not waited for. Refused with

@@ -122,13 +122,14 @@ class FakeDriver(Hands, ComputeDriver):
         interfaces: Sequence[Interface] | None = None,
         volumes: Sequence[Volume] = (),
         config_drive: Mapping[str, bytes] | None = None,
+        metadata: Mapping[str, str] | None = None,
         node: str | None = None,
         power_on: bool = True,
         progress: Progress,
     ) -> None:
         told = interfaces or () if config_drive is None else ()
         setup = life.Setup(admin_password, injected_files, ssh_keys, told)
-        order = life.Order(instance, image, setup, interfaces, volumes, config_drive, node, power_on)
+        order = life.Order(instance, image, setup, interfaces, volumes, config_drive, metadata or {}, node, power_on)
         life.spawn(self._it, order, progress)
 
     def destroy(self, instance: Instance, *, volumes: Sequence[Volume] = ()) -> None:

@@ -72,6 +72,7 @@ class Order:
     interfaces: Sequence[Interface] | None
     volumes: Sequence[Volume]
     config_drive: Mapping[str, bytes] | None = field(repr=False)
+    metadata: Mapping[str, str]
     node: str | None
     power_on: bool
 
@@ -103,6 +104,7 @@ def spawn(it: Hypervisor, order: Order, progress: Progress) -> None:
         raise Refused("guest_exists", f"there is a guest of instance {order.instance.uuid} already")
     node = it.choose() if order.node is None else it.taking(order.node)
     guest = Guest.of(order.instance, node.name, System(None, 0))
+    guest.metadata.update(order.metadata)
     try:
         with it.step(progress, "create_vm"):
             it.add(guest)

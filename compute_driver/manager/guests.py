@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from agent_protocol.messages import Password
@@ -115,6 +116,7 @@ class GuestOperations(LifeOperations):
             if not (list(change) == ["-"] or (len(change) == 2 and change[0] == "+")):
                 raise Refused("bad_metadata", 'a change of metadata is ["+", value] or ["-"]')
         with self._turn(context, target, operations.CHANGE_METADATA) as turn:
+            self._note(turn, json.dumps(sorted(diff)))
             self._driver.change_instance_metadata(turn.instance, diff)
             changed = {key: value for key, value in turn.instance.instance_metadata.items() if key not in diff}
             changed.update({key: change[1] for key, change in diff.items() if change[0] == "+"})

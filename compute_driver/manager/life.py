@@ -101,6 +101,7 @@ class LifeOperations(Operations):
                 interfaces=interfaces,
                 volumes=volumes,
                 config_drive=config_drive,
+                metadata=metadata,
                 node=node,
                 power_on=power_on,
                 progress=audit,

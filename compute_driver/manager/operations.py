@@ -77,7 +77,7 @@ ADD_SSH_KEYS = Operation("add_ssh_keys", TaskState.UPDATING_SSH_KEYS, _ACTIVE, I
 TRUST_AGENT = Operation("trust_agent", TaskState.TRUSTING_AGENT, _ACTIVE, Interrupted.UNKNOWN)
 INJECT_NETWORK = Operation("inject_network_info", TaskState.UPDATING_NETWORK, _ACTIVE, Interrupted.UNKNOWN)
 RESET_NETWORK = Operation("reset_network", TaskState.UPDATING_NETWORK, _ACTIVE, Interrupted.UNKNOWN)
-CHANGE_METADATA = Operation("change_instance_metadata", TaskState.UPDATING_METADATA, _USABLE, Interrupted.UNKNOWN)
+CHANGE_METADATA = Operation("change_instance_metadata", TaskState.UPDATING_METADATA, _USABLE, Interrupted.UNDO)
 
 SNAPSHOT = Operation("snapshot", TaskState.IMAGE_SNAPSHOT, _WHOLE, Interrupted.UNDO)
 QUIESCE = Operation("quiesce", TaskState.QUIESCING, _ACTIVE, Interrupted.UNDO)

@@ -6,6 +6,7 @@ table.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -275,6 +276,7 @@ class Reconciliation(DeviceOperations, MovingOperations, LifeOperations):
             "migrate": lambda it: self._undo_move(it, action),
             "snapshot": self._undo_snapshot,
             "quiesce": self._undo_quiesce,
+            "change_instance_metadata": self._undo_metadata,
             "attach_volume": self._let_go_of_volume,
             "attach_interface": self._let_go_of_interface,
         }[action.action]
@@ -305,6 +307,13 @@ class Reconciliation(DeviceOperations, MovingOperations, LifeOperations):
         except Unsuccessful as error:
             # It was not frozen, or its agent does not answer. A guest thaws by itself when its time is over.
             LOG.warning("instance %s: it could not be thawed: %s", instance.uuid, error)
+
+    def _undo_metadata(self, instance: Instance) -> None:
+        keys = json.loads(self._subject(instance) or "[]")
+        recorded = instance.instance_metadata
+        diff = {key: ["+", recorded[key]] if key in recorded else ["-"] for key in keys}
+        if diff:
+            self._driver.change_instance_metadata(instance, diff)
 
     def _let_go_of_volume(self, instance: Instance) -> None:
         volume = self._volume(instance, self._subject(instance))

@@ -121,6 +121,7 @@ class XenServerDriver(ComputeDriver):
         interfaces: Sequence[Interface] | None = None,
         volumes: Sequence[Volume] = (),
         config_drive: Mapping[str, bytes] | None = None,
+        metadata: Mapping[str, str] | None = None,
         node: str | None = None,
         power_on: bool = True,
         progress: Progress,
@@ -128,7 +129,7 @@ class XenServerDriver(ComputeDriver):
         # What a config drive says about the network need not be said twice.
         told = interfaces or () if config_drive is None else ()
         setup = Setup(admin_password, injected_files, ssh_keys, told)
-        order = spawn.Order(instance, image, setup, interfaces, volumes, config_drive, node, power_on)
+        order = spawn.Order(instance, image, setup, interfaces, volumes, config_drive, metadata or {}, node, power_on)
         spawn.spawn(self._parts, order, progress)
 
     def destroy(self, instance: Instance, *, volumes: Sequence[Volume] = ()) -> None:

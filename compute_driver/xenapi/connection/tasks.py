@@ -16,6 +16,7 @@ from xml.parsers.expat import ExpatError
 from agent_protocol.outcomes import Outcome, Unsuccessful
 
 from ...errors import XenServerAnswerLost, XenServerFailure, answered
+from ...fencing import LeaseLost
 from .batches import Row
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 CANCEL_TIMEOUT = 15.0
 """Seconds that a cancelled task gets to end; few of xapi's operations can be cancelled in the middle."""
+
+_PAUSES = (0.0, 0.5, 1.0)
+"""Seconds before each attempt to tell XenServer that a task is not wanted any more."""
 
 _RESULT = "<value"
 """How a task's result begins: xapi gives it as XML-RPC (taskHelper.ml)."""
@@ -67,14 +71,26 @@ class Task:
     def cancel(self) -> None:
         """Ask XenServer to end it; whether it does is another matter."""
         self.is_cancelled = True
-        with suppress(Unsuccessful):
-            self._server.call("task.cancel", self.ref, timeout=CANCEL_TIMEOUT)
+        self._insist("task.cancel")
 
     def destroy(self) -> None:
         """Let XenServer forget it."""
         self._server.events.let_go(self.ref)
-        with suppress(Unsuccessful):
-            self._server.call("task.destroy", self.ref, timeout=CANCEL_TIMEOUT)
+        self._insist("task.destroy")
+
+    def _insist(self, method: str) -> None:
+        """Call a method on it that may be called twice, until there is an answer. The coordinator may be changing."""
+        for pause in _PAUSES:
+            time.sleep(pause)
+            try:
+                self._server.call(method, self.ref, timeout=CANCEL_TIMEOUT)
+            except LeaseLost:
+                return
+            except Unsuccessful as error:
+                if error.outcome not in (Outcome.UNREACHABLE, Outcome.UNKNOWN):
+                    return
+            else:
+                return
 
     def _follow(self, deadline: float, progress: Callable[[float], None] | None, cancelled: Flag | None) -> Row | None:
         """Its record once it has ended, None when the time is over or it is to be cancelled."""

@@ -35,6 +35,14 @@ _LOCKS = tuple(threading.Lock() for _ in range(16))
 """What is read is written back: one thread at a time for a VM."""
 
 
+def as_written(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a VM that is made with this metadata has in xenstore_data. Refused (`bad_metadata`) as by change()."""
+    _, written = _understood({key: ["+", value] for key, value in metadata.items()})
+    if len(written) > MAX_KEYS:
+        raise _bad(f"an instance has at most {MAX_KEYS} keys")
+    return written
+
+
 def change(server: XenServer, vm: VM, diff: Mapping[str, Sequence[str]]) -> None:
     """Change the metadata that a guest reads. diff: by key, `["+", value]` or `["-"]`.
 

@@ -19,7 +19,7 @@ from ...volumes import Volume
 from ..moving import disks as moves
 from ..moving.disks import BadMoveNote
 from ..parts import Parts
-from ..storage import disks, marks
+from ..storage import disks, marks, transfer_tasks
 from ..storage.marks import Purpose
 from . import power, vms
 from .vms import VM
@@ -62,7 +62,7 @@ def destroy(parts: Parts, instance: Instance, volumes: Sequence[Volume] = ()) ->
 
 def cleanup(parts: Parts, instance: Instance) -> None:
     """Remove the instance's disks that no VM has, but for what an unconfirmed resize keeps. Errors as of destroy()."""
-    _repeatedly(lambda: _remove_disks(parts, _not_needed(parts, instance)))
+    _repeatedly(lambda: _remove_disks(parts, (), _not_needed(parts, instance)))
 
 
 def _not_needed(parts: Parts, instance: Instance) -> list[str]:
@@ -89,7 +89,7 @@ def _destroy(parts: Parts, instance: Instance, volumes: Sequence[Volume]) -> lis
     try:
         vm = vms.find(parts.server, instance)
     except InstanceNotFound:
-        return _remove_disks(parts, unattached(parts, instance))
+        return _remove_disks(parts, (), unattached(parts, instance))
     try:
         vm = power.shut_down(parts.server, vm, timeout=0)
         with suppress(BadMoveNote):
@@ -98,7 +98,7 @@ def _destroy(parts: Parts, instance: Instance, volumes: Sequence[Volume]) -> lis
         _let_go(parts, vm, volumes)
         vm = vms.again(parts.server, vm)
         own = disks.of_vm(parts.server, instance.uuid, vm.vbds)
-        left = _remove_disks(parts, [*own, *unattached(parts, instance), *half_kept(parts, vm)])
+        left = _remove_disks(parts, [*own, *half_kept(parts, vm)], unattached(parts, instance))
         if not left:
             parts.server.run("VM.destroy", vm.ref, timeout=power.START_TIMEOUT)
             vms.await_told_gone(parts.server, vm)
@@ -161,10 +161,13 @@ def half_kept(parts: Parts, vm: VM) -> list[str]:
     return found
 
 
-def _remove_disks(parts: Parts, refs: Sequence[str]) -> list[_Left]:
+def _remove_disks(parts: Parts, refs: Sequence[str], unattached: Sequence[str]) -> list[_Left]:
+    """unattached: those that no VM has, so that they may be of an order whose process died."""
     left = []
-    for ref in dict.fromkeys(refs):
+    for ref in dict.fromkeys([*refs, *unattached]):
         try:
+            if ref in unattached:
+                transfer_tasks.end_left(parts.server, ref)
             disks.destroy(parts.server, ref)
         except LeaseLost:
             raise

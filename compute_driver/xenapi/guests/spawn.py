@@ -19,7 +19,7 @@ from ..parts import Parts
 from ..storage import config_drive, disks, repositories, root_disks
 from ..storage.config_drive import Contents
 from ..undo import undo_in_step
-from . import power, removal, vms
+from . import metadata, power, removal, vms
 from .hardware import Hardware
 from .vms import VM
 
@@ -39,6 +39,7 @@ class Order:
     interfaces: Sequence[Interface] | None = None
     volumes: Sequence[Volume] = ()
     config_drive: Mapping[str, bytes] | None = field(default=None, repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     node: str | None = None
     power_on: bool = True
 
@@ -63,11 +64,12 @@ def spawn(parts: Parts, order: Order, progress: Progress) -> None:
     hardware = Hardware.of(order.image)
     order.setup.check(order.image, power_on=order.power_on)
     drive = None if order.config_drive is None else _contents(order.instance, order.config_drive)
+    readable = metadata.as_written(order.metadata)
     host = None if order.node is None else nodes.find(parts.server, order.node)
     if vms.exists(parts.server, order.instance):
         raise Refused("guest_exists", f"XenServer has a VM of instance {order.instance.uuid} already")
     try:
-        vm = _assemble(parts, order, hardware, drive, progress)
+        vm = _assemble(parts, order, hardware, readable, drive, progress)
         if order.power_on:
             with progress.step("boot"):
                 vm = power.start(parts.server, vm, host=host)
@@ -79,9 +81,16 @@ def spawn(parts: Parts, order: Order, progress: Progress) -> None:
         raise
 
 
-def _assemble(parts: Parts, order: Order, hardware: Hardware, drive: Contents | None, progress: Progress) -> VM:
+def _assemble(
+    parts: Parts,
+    order: Order,
+    hardware: Hardware,
+    readable: Mapping[str, str],
+    drive: Contents | None,
+    progress: Progress,
+) -> VM:
     with progress.step("create_vm"):
-        vm = vms.create(parts.server, order.instance, hardware)
+        vm = vms.create(parts.server, order.instance, hardware, readable)
     if not order.boots_from_volume:
         with progress.step("create_root_disk"):
             disk = root_disks.make(parts, root_disks.wanted(order.instance), order.image)

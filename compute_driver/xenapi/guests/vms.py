@@ -155,13 +155,21 @@ def described(ref: str, untrusted_record: Mapping[str, Any], instance: str) -> V
     )
 
 
-def create(server: XenServer, instance: Instance, hardware: Hardware | None = None) -> VM:
-    """A halted VM without any device. An Unknown may have made it all the same: find() then knows."""
-    ref = str(server.call("VM.create", _record(instance, hardware or Hardware())))
+def create(
+    server: XenServer,
+    instance: Instance,
+    hardware: Hardware | None = None,
+    xenstore_data: Mapping[str, str] | None = None,
+) -> VM:
+    """A halted VM without any device. An Unknown may have made it all the same: find() then knows.
+
+    xenstore_data: what its guest finds in XenStore whenever it boots.
+    """
+    ref = str(server.call("VM.create", _record(instance, hardware or Hardware(), xenstore_data or {})))
     return described(ref, server.call("VM.get_record", ref), instance.uuid)
 
 
-def _record(instance: Instance, hardware: Hardware) -> dict[str, Any]:
+def _record(instance: Instance, hardware: Hardware, xenstore_data: Mapping[str, str]) -> dict[str, Any]:
     memory = str(instance.memory_mb * MIB)
     return {
         "name_label": name_label(instance),
@@ -195,4 +203,5 @@ def _record(instance: Instance, hardware: Hardware) -> dict[str, Any]:
         # Drivers come with the image; this device would have Windows fetch others.
         "has_vendor_device": False,
         "other_config": {INSTANCE_KEY: instance.uuid},
+        "xenstore_data": dict(xenstore_data),
     }

@@ -11,7 +11,7 @@ from typing import Any
 from agent_protocol.outcomes import Unsuccessful
 
 from ..connection.session import XenServer
-from . import disks, marks
+from . import disks, marks, transfer_tasks
 from .marks import Purpose
 
 LOG = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ def remove(server: XenServer, orphans: Iterable[Orphan]) -> list[Orphan]:
             # Somebody may use it by now; a VDI that only hangs at a halted VM would let itself be destroyed.
             if server.call("VDI.get_VBDs", orphan.ref):
                 continue
+            transfer_tasks.end_left(server, orphan.ref)
             disks.destroy(server, orphan.ref)
         except Unsuccessful as error:
             LOG.warning("VDI %s (%s) was left behind and stays: %s", orphan.uuid, orphan.purpose, error.code)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from agent_protocol.outcomes import Unsuccessful
 
-from ...errors import TransferCancelled, TransferFailed, XenServerAnswerLost, XenServerFailure
+from ...errors import ObjectGone, TransferCancelled, TransferFailed, XenServerAnswerLost, XenServerFailure
 from ..connection.session import Flag, XenServer
 from ..connection.tasks import Task
 
@@ -22,6 +23,33 @@ UNTOUCHED_TIMEOUT = 5.0
 
 NEWS_TIMEOUT = 10.0
 """Seconds to wait for the task's own words when a connection broke."""
+
+
+_PENDING = ("pending", "cancelling")
+"""Status of a task that has not ended."""
+
+
+def import_label(vdi: str) -> str:
+    """The name of the task of a transfer into a VDI (a ref)."""
+    return f"Import into {vdi}"
+
+
+def export_label(vdi: str) -> str:
+    """Of one out of it."""
+    return f"Export of {vdi}"
+
+
+def end_left(server: XenServer, vdi: str) -> None:
+    """End the tasks of a VDI's transfers whose process died: as pending ones they would stay for a day.
+
+    Only for a VDI that nobody works on. Errors as of XenServer.call().
+    """
+    for label in (import_label(vdi), export_label(vdi)):
+        for task in server.call("task.get_by_name_label", label):
+            with suppress(ObjectGone):
+                if server.call("task.get_status", task) in _PENDING:
+                    server.call("task.set_status", task, "cancelled")
+                server.call("task.destroy", task)
 
 
 def finish(task: Task, timeout: float, cancelled: Flag) -> None:
@@ -66,7 +94,7 @@ def give_up(server: XenServer, task: Task, *, touched: bool) -> None:
 
 def _await_end(server: XenServer, task: Task, timeout: float) -> bool:
     def is_over(untrusted_record: Mapping[str, Any]) -> bool:
-        return untrusted_record.get("status") not in ("pending", "cancelling")
+        return untrusted_record.get("status") not in _PENDING
 
     return server.events.wait_for("task", task.ref, is_over, timeout) is not None
 

@@ -27,7 +27,7 @@ from ...images.formats import HEAD, check_vhd_end
 from ..connection.session import XenServer
 from ..connection.tasks import Task
 from ..connection.transport import USER_AGENT
-from .transfer_tasks import finish, give_up, raise_reason
+from .transfer_tasks import export_label, finish, give_up, import_label, raise_reason
 
 PIECE = 1024 * 1024
 """Bytes that are read and sent at a time."""
@@ -84,7 +84,7 @@ class Transfers:
         middle leaves what was begun to whoever has the host now.
         """
         with (
-            self._transfer(f"Import into {vdi}", watch or Watch()) as transfer,
+            self._transfer(import_label(vdi), watch or Watch()) as transfer,
             transfer.request("PUT", _IMPORT, vdi, disk_format, size) as (sock, _),
         ):
             self._send_body(sock, reader, size, transfer)
@@ -135,7 +135,7 @@ class Transfers:
         it; otherwise asking for the next one raises as send() does. Whoever leaves early ends the transfer.
         """
         with (
-            self._transfer(f"Export of {vdi}", watch or Watch()) as transfer,
+            self._transfer(export_label(vdi), watch or Watch()) as transfer,
             transfer.request("GET", _EXPORT, vdi, disk_format) as (_, response),
         ):
             yield self._pieces(response, disk_format, size, transfer)

@@ -37,7 +37,7 @@ UNDER_WAY = 20
 PAUSE = 0.3
 """Seconds until a caller asks again."""
 
-QUIET_KINDS = ("metadata", "attach volume", "attach interface")
+QUIET_KINDS = ("metadata", "snapshot", "attach volume", "attach interface")
 """Orders whose effects do not get into each other's way: each instance gets all of them, and one of the others.
 
 Snapshots are not among them: what is left of their transfers when XenServer, or the machine, is too busy to answer is

@@ -69,6 +69,12 @@ def test_a_guest_that_is_not_to_run_is_there_and_off(
     assert environment.macs(guest) == set()
 
 
+def test_a_guest_has_its_metadata_from_the_beginning(environment: Environment, make: Make) -> None:
+    guest = make(power_on=False, metadata={"role": "web", "tier": "1"})
+    assert environment.metadata(guest) == {"role": "web", "tier": "1"}
+    assert environment.metadata(make(power_on=False)) == {}
+
+
 def test_an_agentless_guest_is_not_waited_for_and_has_one_interface(environment: Environment, make: Make) -> None:
     steps = Steps()
     guest = make(progress=steps)

@@ -178,6 +178,15 @@ def test_a_task_is_cancelled_at_its_deadline_or_when_the_caller_asks(server: Bad
     assert server.seen("task.cancel") == server.seen("task.destroy") == 1
 
 
+def test_a_task_is_forgotten_although_the_coordinator_changes_meanwhile(server: BadServer) -> None:
+    server.behave("task.destroy", Drop(), Failure(("HOST_STILL_BOOTING",)))
+    assert run(server, record()) == ""
+    assert server.seen("task.destroy") == 3
+    server.behave("task.destroy", Failure(("HANDLE_INVALID", "task", TASK)))
+    assert run(server, record()) == ""
+    assert server.seen("task.destroy") == 4
+
+
 def test_a_task_that_succeeds_although_it_was_cancelled_has_succeeded(server: BadServer) -> None:
     server.behave("Async.VM.start", TASK)
     server.behave("task.get_record", *[cancelling(server, "success")] * 20)

@@ -9,7 +9,7 @@ import pytest
 
 from compute_driver.images import DiskFormat
 from compute_driver.xenapi.connection.session import XenServer
-from compute_driver.xenapi.storage import branches, disks, marks, orphans
+from compute_driver.xenapi.storage import branches, disks, marks, orphans, transfer_tasks
 from compute_driver.xenapi.storage.disks import Disk
 from compute_driver.xenapi.storage.image_cache import ImageCache
 from compute_driver.xenapi.storage.marks import Purpose
@@ -131,6 +131,27 @@ def test_a_crash_while_a_snapshot_is_made_leaves_an_orphan(storage: Storage, mon
     settle(storage.server)
     monkeypatch.undo()
     assert found(storage, marks.instance_of(record)) == set(storage.vdis()) - {disk.ref}
+
+
+def test_transfers_whose_process_died_are_ended(storage: Storage) -> None:
+    disk, other = made(storage, Purpose.SNAPSHOT), made(storage)
+    tasks = {
+        ref: storage.server.call("task.create", label(ref), "mark")
+        for label in (transfer_tasks.import_label, transfer_tasks.export_label)
+        for ref in (disk.ref, other.ref)
+    }
+    ended = storage.server.call("task.create", transfer_tasks.import_label(disk.ref), "mark")
+    storage.server.call("task.set_status", ended, "success")
+    left = [each for each in orphans.find(storage.server, grace=NOW) if each.ref == disk.ref]
+    assert orphans.remove(storage.server, left) == left
+    remaining = storage.server.call("task.get_all")
+    assert disk.ref not in storage.vdis()
+    assert storage.server.call("task.get_by_name_label", transfer_tasks.import_label(disk.ref)) == []
+    assert storage.server.call("task.get_by_name_label", transfer_tasks.export_label(disk.ref)) == []
+    # Somebody may be working on the other one.
+    assert tasks[other.ref] in remaining
+    assert storage.server.call("task.get_status", tasks[other.ref]) == "pending"
+    storage.server.call("task.set_status", tasks[other.ref], "cancelled")
 
 
 def test_copies_of_a_disk_that_kept_a_mark_of_ours_are_not_ours(storage: Storage) -> None:
