@@ -26,6 +26,7 @@ def test_create_hands_everything_to_the_driver_and_records_it(bench: Bench) -> N
     assert (guest.node, list(guest.volumes), guest.interfaces) == (FIRST_NODE, [VOLUME.id], [INTERFACE])
     assert (instance.vm_state, instance.power_state, instance.task_state) == ("active", PowerState.RUNNING, None)
     assert (instance.node, instance.image_ref, instance.instance_metadata) == (FIRST_NODE, IMAGE, {"role": "web"})
+    assert bench.driver.guest(instance).metadata == {"role": "web"}
     assert instance.launched_at is not None
     assert [it.volume for it in bench.repository.list_volumes(UUID)] == [VOLUME]
     assert bench.repository.list_interfaces(UUID) == [INTERFACE]

@@ -17,7 +17,7 @@ from compute_driver.states import PowerState
 from compute_driver.xenapi.agents.agent import GuestAgents
 from compute_driver.xenapi.guests import power, rescue
 from compute_driver.xenapi.guests.rescue import RESCUE_KEY, WayBack
-from compute_driver.xenapi.storage import disks, repositories, root_disks
+from compute_driver.xenapi.storage import disks, repositories, root_disks, transfer_tasks
 from tests.contract import faults
 from tests.contract.faults import AGENTLESS, WITH_AGENT, Bench, Steps, Wanted
 from tools.commands import proof
@@ -270,9 +270,11 @@ def test_cleanup_takes_what_no_vm_has_and_nothing_else(bench: Bench) -> None:
     guest, other = bench.guest(), bench.guest()
     before = bench.leftovers()
     repository = repositories.choose(bench.server)
-    disks.create(bench.server, repository, root_disks.wanted(guest))
+    left = disks.create(bench.server, repository, root_disks.wanted(guest))
+    task = bench.server.call("task.create", transfer_tasks.import_label(left.ref), "of a process that died")
     theirs = disks.create(bench.server, repository, root_disks.wanted(Wanted()))
     bench.driver.cleanup(guest)
+    assert task not in bench.server.call("task.get_all")
     assert bench.leftovers() == {**before, "VDI": before["VDI"] + 1}
     assert bench.state(guest) is bench.state(other) is PowerState.RUNNING
     disks.destroy(bench.server, theirs.ref)
