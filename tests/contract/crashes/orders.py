@@ -295,7 +295,8 @@ KINDS: Mapping[str, Kind] = {
     "detach volume": Kind("detach_volume", _AT_REST, _detach_volume, weight=15),
     "attach interface": Kind("attach_interface", _AT_REST, _attach_interface, once=("VIF.create",), weight=15),
     "detach interface": Kind("detach_interface", _AT_REST, _detach_interface, weight=15),
-    "metadata": Kind("change_instance_metadata", _WHOLE, _metadata, once=("VM.set_xenstore_data",)),
+    # Set again, to what it was, where the change was interrupted.
+    "metadata": Kind("change_instance_metadata", _WHOLE, _metadata),
 }
 """All but creations."""
 
