@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agent_protocol.outcomes import Outcome
 from compute_driver.db.records import ENDED_MIGRATIONS, Action, Instance, Lease
-from compute_driver.states import VmState
+from compute_driver.states import PowerState, VmState
 from compute_driver.xenapi.connection.session import ORIGINATOR
 from tools.simulator.faults.call_log import LoggedCall
 
-from .effects import NewRoot, Rebooted
+from .effects import NewRoot, Power, Rebooted
 from .orders import KINDS, Order
 from .seen import INSTANCE_KEY, Guest, Seen
 from .world import World
@@ -76,12 +76,19 @@ def claims_are_true(
         row = rows[order.order_id]
         after = seen.guest(order.instance)
         happened = order.wanted.effect.has_happened(order.before, after)
-        if guests_died and (order.before is None or after is None or order.before.power != after.power):
+        if guests_died and _may_have_died(order, after):
             continue
         if row.outcome is Outcome.SUCCEEDED and happened is False:
             yield f"{order} is reported as succeeded ({row.code}), and did not happen"
         if row.outcome in NOT_DONE and happened and not _is_in_error(world, order):
             yield f"{order} is reported as {row.outcome} ({row.code}: {row.message}), and happened"
+
+
+def _may_have_died(order: Order, after: Guest | None) -> bool:
+    """Whether the end of a guest may hide what the order did. One that was off, and is, may have run in between."""
+    if order.before is None or after is None or order.before.power != after.power:
+        return True
+    return isinstance(order.wanted.effect, (Power, Rebooted)) and after.power is PowerState.SHUTDOWN
 
 
 def _is_in_error(world: World, order: Order) -> bool:
