@@ -71,7 +71,10 @@ class MovingOperations(LifeOperations):
         """Have it as it was before (action `revert_resize`)."""
         with self._turn(context, target, operations.REVERT_RESIZE) as turn:
             migration = self._migration(turn.instance)
-            turn.values = self.reverted(turn.instance, migration, power_on=is_running(turn.instance))
+            turn.values, error = self.reverted(turn.instance, migration, power_on=is_running(turn.instance))
+            if error is not None:
+                turn.on_error = turn.values
+                raise error
 
     def live_migrate_instance(self, context: RequestContext, target: str, *, node: str) -> None:
         """Move a running instance to another node of the pool (action `live_migration`)."""
@@ -113,15 +116,30 @@ class MovingOperations(LifeOperations):
             self._keep(self._repository.set_migration, migration.id, status=MigrationStatus.CONFIRMED)
         return values
 
-    def reverted(self, instance: Instance, migration: Migration, *, power_on: bool) -> dict[str, Any]:
-        """Put the guest back as it was; gives the columns of its instance. It can be done again after an error."""
-        self._driver.finish_revert_migration(instance, power_on=power_on)
+    def reverted(
+        self, instance: Instance, migration: Migration, *, power_on: bool
+    ) -> tuple[dict[str, Any], Unsuccessful | None]:
+        """Put the guest back as it was; gives the columns of its instance, and why it does not run although it should.
+
+        It can be done again after what is raised.
+        """
+        error: Unsuccessful | None = None
+        try:
+            self._driver.finish_revert_migration(instance, power_on=power_on)
+        except LeaseLost:
+            raise
+        except Unsuccessful as raised:
+            if not power_on:
+                raise
+            # It may be that it only does not start: then it is as it was all the same, and to be recorded so.
+            error = raised
+            self._driver.finish_revert_migration(instance, power_on=False)
         old = {name: getattr(migration, f"old_{name}") for name in ("memory_mb", "vcpus", "root_gb")}
         values = self.state_of(instance)
         self._keep(self._repository.update_instance, instance.uuid, **old)
         # Last: what is open can be done again.
         self._keep(self._repository.set_migration, migration.id, status=MigrationStatus.REVERTED)
-        return values
+        return values, None if values["power_state"] is PowerState.RUNNING else error
 
     def _move(self, turn: Turn, sized: Instance, kind: str, node: str | None) -> None:
         was_running = turn.instance.vm_state == VmState.ACTIVE
@@ -147,7 +165,9 @@ class MovingOperations(LifeOperations):
         turn.on_error = {"vm_state": VmState.ERROR}
         try:
             with turn.audit.step("revert"):
-                turn.on_error = self.reverted(turn.instance, migration, power_on=power_on)
+                turn.on_error, error = self.reverted(turn.instance, migration, power_on=power_on)
+                if error is not None:
+                    raise error
         except LeaseLost:
             raise
         except Unsuccessful as error:

@@ -267,7 +267,13 @@ class Reconciliation(DeviceOperations, MovingOperations, LifeOperations):
         migration = self._repository.open_migration(instance.uuid)
         if migration is None:
             return self.state_of(instance)
-        return self.reverted(instance, migration, power_on=is_running(instance))
+        return self._reverted(instance, migration, power_on=is_running(instance))
+
+    def _reverted(self, instance: Instance, migration: Migration, *, power_on: bool) -> Mapping[str, Any]:
+        values, error = self.reverted(instance, migration, power_on=power_on)
+        if error is not None:
+            raise error
+        return values
 
     def _undo(self, instance: Instance, action: Action) -> Decision:
         undo: Callable[[Instance], Mapping[str, Any] | None] = {
@@ -297,7 +303,7 @@ class Reconciliation(DeviceOperations, MovingOperations, LifeOperations):
         migration = self._begun(instance, action)
         if migration is None:
             return None
-        return self.reverted(instance, migration, power_on=instance.vm_state == VmState.ACTIVE)
+        return self._reverted(instance, migration, power_on=instance.vm_state == VmState.ACTIVE)
 
     def _undo_quiesce(self, instance: Instance) -> None:
         try:

@@ -191,6 +191,7 @@ def test_one_that_cannot_be_put_back_is_an_error(bench: Bench) -> None:
     bench.have()
     bench.driver.steering.fail("finish_migration", Failed("broken", "it broke"))
     bench.driver.steering.fail("finish_revert_migration", Failed("worse", "that too"))
+    bench.driver.steering.fail("finish_revert_migration", Failed("worse", "that too"))
     with pytest.raises(Failed) as caught:
         bench.manager.resize_instance(CONTEXT, "web", memory_mb=128, vcpus=2, root_gb=2)
     assert caught.value.code == "broken"
@@ -210,13 +211,39 @@ def test_one_that_cannot_be_put_back_is_an_error(bench: Bench) -> None:
 def test_what_could_not_be_confirmed_or_reverted_can_be_again(bench: Bench, action: str, verb: str) -> None:
     case = next(it for it in CASES if it.name == action)
     case.begin(bench)
-    bench.driver.steering.fail(verb, Failed("broken", "it broke"))
+    for _ in range(2 if verb == "finish_revert_migration" else 1):
+        bench.driver.steering.fail(verb, Failed("broken", "it broke"))
     with pytest.raises(Failed):
         case.carry_out(bench)
     assert bench.instance.vm_state == "resized"
     case.carry_out(bench)
     assert {name: getattr(bench.instance, name) for name in case.after} == dict(case.after)
     assert bench.repository.open_migration(UUID) is None
+
+
+@pytest.mark.parametrize("moment", ["asked for", "after a failure"])
+def test_one_that_is_put_back_and_does_not_start_is_recorded_as_it_is(bench: Bench, moment: str) -> None:
+    revert = next(it for it in CASES if it.name == "revert_resize")
+    if moment == "asked for":
+        revert.begin(bench)
+    else:
+        bench.have()
+        bench.driver.steering.fail("finish_migration", Failed("broken", "it broke"))
+    # The guest is as it was by then, only that it is off.
+    bench.driver.steering.fail("finish_revert_migration", Failed("not_started", "it does not start"))
+    with pytest.raises(Failed) as caught:
+        if moment == "asked for":
+            revert.carry_out(bench)
+        else:
+            bench.manager.resize_instance(CONTEXT, "web", memory_mb=128, vcpus=2, root_gb=2)
+    assert caught.value.code == ("not_started" if moment == "asked for" else "broken")
+    assert (bench.guest.memory_mb, bench.guest.kept, bench.instance.memory_mb) == (64, None, 64)
+    info = bench.driver.get_info(bench.instance)
+    assert (info.state, bench.instance.power_state) == (PowerState.SHUTDOWN, PowerState.SHUTDOWN)
+    assert (bench.instance.vm_state, bench.instance.task_state) == ("stopped", None)
+    assert bench.repository.open_migration(UUID) is None
+    with pytest.raises(Refused):
+        bench.manager.confirm_resize(CONTEXT, "web")
 
 
 def test_without_a_resize_there_is_nothing_to_confirm(bench: Bench) -> None:

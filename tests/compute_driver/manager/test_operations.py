@@ -98,7 +98,9 @@ def test_each_error_is_recorded_as_it_is_and_gives_the_turn_back(
         kind = Failed
     case.begin(bench)
     error = kind("some_code", "some words")
-    bench.driver.steering.fail(case.verb, error)
+    # Putting it back is tried once more without the start.
+    for _ in range(2 if case.operation.action == "revert_resize" else 1):
+        bench.driver.steering.fail(case.verb, error)
     with pytest.raises(kind) as caught:
         case.carry_out(bench)
     assert caught.value is error
