@@ -5,10 +5,12 @@ What happens on a connection is in http_request.py. Limits follow ocaml/xapi/xap
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
@@ -16,6 +18,10 @@ from typing import Any, Callable, NamedTuple
 
 from .connections import serving
 from .http_request import RequestHandler, say_goodbye
+
+_BIND_TIME = 2.0
+"""Seconds to wait for a port. A process that was forked, for a plugin, say, holds a copy of each open socket until it
+runs its program, so a port may be taken for a moment although it was closed."""
 
 
 class Protocol(NamedTuple):
@@ -92,6 +98,19 @@ class HttpServer(socketserver.ThreadingTCPServer):
         self._is_over = False
         super().__init__(("127.0.0.1", port), RequestHandler)
         self._thread = self._acceptor()
+
+    def server_bind(self) -> None:
+        """Bind the socket. OSError when the port is taken, and stays so."""
+        deadline = time.monotonic() + _BIND_TIME
+        while True:
+            try:
+                super().server_bind()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     @property
     def url(self) -> str:

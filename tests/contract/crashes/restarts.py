@@ -38,10 +38,7 @@ PAUSE = 0.3
 """Seconds until a caller asks again."""
 
 QUIET_KINDS = ("metadata", "snapshot", "attach volume", "attach interface")
-"""Orders whose effects do not get into each other's way: each instance gets all of them, and one of the others.
-
-Snapshots are not among them: what is left of their transfers when XenServer, or the machine, is too busy to answer is
-removed a day later only (ComputeDriver.remove_abandoned)."""
+"""Orders whose effects do not get into each other's way: each instance gets three of them, and one of the others."""
 
 POWER_KINDS = ("reboot hard", "stop", "live migration", "detach interface")
 

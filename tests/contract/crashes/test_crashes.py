@@ -13,15 +13,14 @@ from .zygote import CHECKOUT
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 
-KINDS = "service,service,again,service,agent,service,plugin,service"
-"""Hosts and toolstacks that go away leave transfers that are removed a day later only; `tools/crash` has them, too."""
+KINDS = "service,service,again,service,agent,service,plugin,host,toolstack,both"
 
 SEED = 1
 """The same orders and moments each time, as far as processes that run side by side allow."""
 
 
 def test_nothing_is_lost_and_nothing_claimed(record_property: Callable[[str, object], None]) -> None:
-    arguments = ["--rounds", "16", "--seed", str(SEED), "--kinds", KINDS, "--database", "sqlite"]
+    arguments = ["--rounds", "20", "--seed", str(SEED), "--kinds", KINDS, "--database", "sqlite"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.contract.crashes", *arguments],
         cwd=CHECKOUT,

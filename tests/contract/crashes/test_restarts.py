@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 
@@ -17,7 +16,8 @@ WHAT = ["broker stopped", "broker killed", "postgresql killed", "mariadb killed"
 
 @pytest.mark.parametrize("what", WHAT)
 def test_a_hundred_orders_and_something_goes_away(what: str) -> None:
-    seed = random.SystemRandom().randrange(2**32)
+    # The same orders each time, as far as processes that run side by side allow.
+    seed = WHAT.index(what)
     done = subprocess.run(
         [sys.executable, "-m", "tests.contract.crashes.restarts", what, "--seed", str(seed)],
         cwd=CHECKOUT,

@@ -452,3 +452,27 @@ def test_errors_of_ours_are_pages_and_logged_without_values(serve: Serve, caplog
     assert caplog.text.count("failed with KeyError\n") == 2
     assert "GET '/fail' failed" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_port_that_a_forked_process_still_holds_is_waited_for() -> None:
+    server = HttpServer(0, {})
+    server.start()
+    held = server.socket.dup()
+    closed = threading.Event()
+
+    def let_go() -> None:
+        server_has_closed = server.socket.fileno
+        until(lambda: server_has_closed() == -1)
+        held.close()
+        closed.set()
+
+    holder = threading.Thread(target=let_go)
+    holder.start()
+    server.close_port()
+    holder.join()
+    assert closed.is_set()
+    server.open_port()
+    socket.create_connection(server.server_address, timeout=10).close()
+    server.stop()
+    with HttpServer(0, {}) as other, pytest.raises(OSError, match="Address already in use"):
+        HttpServer(other.server_address[1], {})
