@@ -11,11 +11,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from .adverts import SealingKey
 from .clock import elapsed
 from .outcomes import Refused
+from .primitives import X25519PrivateKey, guarded
 from .raw_keys import raw_public
 from .sealed import SealedCommand, open_request
 
@@ -40,6 +39,7 @@ class _Key:
     used: set[str] = field(default_factory=set, repr=False)
 
     @classmethod
+    @guarded
     def generate(cls, now: float) -> _Key:
         private = X25519PrivateKey.generate()
         public = SealingKey(os.urandom(8).hex(), raw_public(private.public_key()))

@@ -6,10 +6,10 @@ hashlib would bring the system's OpenSSL into memory beside the one that cryptog
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.hashes import SHA256, Hash
-from cryptography.hazmat.primitives.hmac import HMAC
+from .primitives import HMAC, SHA256, Hash, guarded
 
 
+@guarded
 def sha256(data: bytes) -> bytes:
     """The checksum, 32 bytes."""
     digest = Hash(SHA256())
@@ -22,6 +22,7 @@ def sha256_hex(data: bytes) -> str:
     return sha256(data).hex()
 
 
+@guarded
 def hmac_sha256(key: bytes, data: bytes) -> bytes:
     """The keyed checksum of RFC 2104, 32 bytes."""
     digest = HMAC(key, SHA256())

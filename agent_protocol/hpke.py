@@ -11,14 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-
 from .digests import hmac_sha256
 from .outcomes import Refused
+from .primitives import AESGCM, SHA256, HKDFExpand, InvalidTag, X25519PrivateKey, X25519PublicKey, guarded, missing
 from .raw_keys import raw_public
 
 KEY_SIZE = 32
@@ -88,6 +83,7 @@ def _key_schedule(shared_secret: bytes, info: bytes, key_size: int) -> tuple[byt
     return key, _expand(suite, secret, b"base_nonce", context, _NONCE_SIZE)
 
 
+@guarded
 def composed_seal(
     public: bytes,
     info: bytes,
@@ -108,6 +104,7 @@ def composed_seal(
     return enc + AESGCM(key).encrypt(nonce, plaintext, _associated_data)
 
 
+@guarded
 def composed_open(
     private: X25519PrivateKey,
     info: bytes,
@@ -129,12 +126,17 @@ def composed_open(
 
 
 def _library_suite() -> Any:
-    """cryptography's own suite, or None where it has none."""
+    """cryptography's own suite, or None where it has none that works."""
+    if missing() is not None:
+        return None
     try:
         from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
         return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
-    except (ImportError, AttributeError, UnsupportedAlgorithm):
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:
+        # Releases without it raise ImportError, AttributeError or UnsupportedAlgorithm; a broken one, anything.
         return None
 
 
@@ -144,6 +146,7 @@ HAS_LIBRARY = _SUITE is not None
 """Whether cryptography brings HPKE itself."""
 
 
+@guarded
 def library_seal(public: bytes, info: bytes, plaintext: bytes) -> bytes:
     """As `seal`, by cryptography itself. Only where HAS_LIBRARY."""
     try:
@@ -153,6 +156,7 @@ def library_seal(public: bytes, info: bytes, plaintext: bytes) -> bytes:
     return box
 
 
+@guarded
 def library_open(private: X25519PrivateKey, info: bytes, box: bytes) -> bytes:
     """As `open_box`, by cryptography itself. Only where HAS_LIBRARY."""
     try:

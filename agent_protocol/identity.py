@@ -9,11 +9,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-
 from .digests import sha256
 from .messages import MessageError
+from .primitives import Ed25519PrivateKey, Ed25519PublicKey, InvalidSignature, guarded
 from .raw_keys import raw_private, raw_public
 from .strict import Members, dumps, encode_base64
 
@@ -42,11 +40,13 @@ class Identity:
         """The public half, 32 bytes: what a host pins."""
 
     @classmethod
+    @guarded
     def generate(cls) -> Identity:
         """A new identity."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
+    @guarded
     def from_private_bytes(cls, untrusted_data: bytes) -> Identity:
         """The identity that private_bytes gave. MessageError unless it is 32 bytes."""
         try:
@@ -58,6 +58,7 @@ class Identity:
         """The private half, 32 bytes, for keeping where only the superuser can read it."""
         return raw_private(self._private)
 
+    @guarded
     def statement(self, context: bytes, members: Mapping[str, object]) -> dict[str, object]:
         """The members `signed` and `signature` of a message that carries this statement."""
         text = dumps(members)
@@ -67,6 +68,7 @@ class Identity:
         return f"Identity({fingerprint(self.public)})"
 
 
+@guarded
 def read_statement(context: bytes, untrusted_message: Members, identity: bytes | None) -> tuple[Members, bytes]:
     """The members of a message's signed statement, and the identity that signed it.
 

@@ -13,12 +13,10 @@ import os
 import re
 from typing import Callable
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.padding import PKCS7
-
 from .digests import sha256
 from .messages import has_control_characters
 from .outcomes import Refused
+from .primitives import PKCS7, Cipher, algorithms, check_loaded, guarded, modes
 
 PRIME = 162259276829213363391578010288127
 """2**107 - 1, the modulus that every existing agent has built in."""
@@ -95,6 +93,7 @@ class HostExchange(_Exchange):
         """Our public number as decimal text: old Windows agents crash on a JSON number."""
         return str(pow(GENERATOR, self._private or 0, PRIME))
 
+    @guarded
     def seal(self, password: str, untrusted_public: str) -> str:
         """The password for the agent with that public number, encrypted, in base64.
 
@@ -120,8 +119,12 @@ class AgentExchange(_Exchange):
         self._shared: int | None = None
 
     def accept(self, untrusted_public: str) -> str:
-        """Take the host's public number; returns ours as decimal text. Refused when it is degenerate."""
+        """Take the host's public number; returns ours as decimal text. Refused when it is degenerate.
+
+        Failed (`cryptography_unavailable`) where no password could be opened afterwards.
+        """
         self.forget()
+        check_loaded()
         host_public = parse_public(untrusted_public)
         private = self._fresh_private()
         self._shared = pow(host_public, private, PRIME)
@@ -132,9 +135,11 @@ class AgentExchange(_Exchange):
 
         Hosts derive the key with MD5, or, through an OpenSSL of 1.1 or later, with SHA-256: both are tried, and
         a result counts only if its padding is whole and it is text without control characters. Refused with
-        `no_key` when no exchange preceded, `undecipherable` when neither derivation gives such a text.
+        `no_key` when no exchange preceded, `undecipherable` when neither derivation gives such a text; Failed
+        (`cryptography_unavailable`) where nothing can be decrypted.
         """
         shared, self._shared = self._shared, None
+        check_loaded()
         if shared is None:
             raise Refused("no_key", "no key was agreed on before the password")
         if len(untrusted_ciphertext) > _MAX_CIPHERTEXT:
@@ -154,6 +159,7 @@ class AgentExchange(_Exchange):
         self._shared = None
 
 
+@guarded
 def _decrypt(ciphertext: bytes, key: bytes, iv: bytes) -> str | None:
     if not ciphertext or len(ciphertext) % _BLOCK:
         return None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from .primitives import guarded
 
-PublicKey = Union[Ed25519PublicKey, X25519PublicKey]
-PrivateKey = Union[Ed25519PrivateKey, X25519PrivateKey]
+if TYPE_CHECKING:
+    from .primitives import Ed25519PrivateKey, Ed25519PublicKey, X25519PrivateKey, X25519PublicKey
+
+    PublicKey = Union[Ed25519PublicKey, X25519PublicKey]
+    PrivateKey = Union[Ed25519PrivateKey, X25519PrivateKey]
 
 
+@guarded
 def raw_public(key: PublicKey) -> bytes:
     """The public key's 32 bytes."""
     if hasattr(key, "public_bytes_raw"):
@@ -21,6 +24,7 @@ def raw_public(key: PublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
 
+@guarded
 def raw_private(key: PrivateKey) -> bytes:
     """The private key's 32 bytes."""
     if hasattr(key, "private_bytes_raw"):

@@ -14,10 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from .adverts import KEY_ID, SealingKey
 from .digests import sha256_hex
 from .frames import MAX_SIZE, FramesInfo, split
@@ -25,6 +21,7 @@ from .hpke import OVERHEAD, BoxError, open_box, seal
 from .identity import PROTOCOL, RECEIPT_CONTEXT, Identity, read_statement
 from .messages import MAX_VALUE, SUCCESS_CODES, UNKNOWN_COMMAND_CODE, MessageError
 from .outcomes import Outcome, Refused, unsuccessful
+from .primitives import AESGCM, UNAVAILABLE, InvalidTag, X25519PrivateKey, guarded
 from .strict import SHA256_HEX, Members, check_uuid, decode_base64, dumps, encode_base64
 
 SEALED = "sealed"
@@ -45,6 +42,7 @@ _UNOPENED = {
     "replayed": "the agent had already opened a request with that id",
     "frames_incomplete": "not all of the request came to the agent",
     "frames_corrupt": "the request that came to the agent is not the one that was announced",
+    UNAVAILABLE: "the agent could not open the request: cryptography does not work in the guest",
     "agent_restarted": "the agent ended while it worked on this request; it may or may not have been carried out",
 }
 """What people read about a reply without a box, by its code: there was no key to seal a message with."""
@@ -264,6 +262,7 @@ def seal_reply(
     return EncodedMessage(dumps(members).encode("ascii"), tuple(split(box)))
 
 
+@guarded
 def _seal_result(reply_key: bytes, associated_data: bytes, result: SealedResult) -> str:
     members = {
         "outcome": str(result.outcome),
@@ -322,6 +321,7 @@ def open_reply(receipt: Receipt, reply_key: bytes, vm: str, request_id: str, unt
     return result
 
 
+@guarded
 def _open_result(reply_key: bytes, associated_data: bytes, untrusted_box: str) -> bytes:
     box = decode_base64(untrusted_box, "the reply's box")
     try:

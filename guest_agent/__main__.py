@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 import signal
 import sys
@@ -11,16 +10,15 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
-from agent_protocol.legacy import AgentExchange
-from agent_protocol.outcomes import Refused, Unsuccessful
+from agent_protocol.outcomes import Unsuccessful
 
 from . import VERSION, log, system
 from .agent import Agent
-from .commands import COMMANDS, SEALED_COMMANDS, Commands, Context, features
-from .configuration import CONFIGURATION_FILE, Configuration, read_configuration
-from .start import prepare
-from .store import open_store, store_path
+from .start import prepared
+from .store import check_store
 from .update.running import PROCESS
+
+__all__ = ["main", "prepared"]
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,10 +27,9 @@ _log = logging.getLogger(__name__)
 
 def _store(text: str) -> str:
     try:
-        store_path(text)
+        return check_store(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,9 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", metavar="DIR", default="/", help="the guest's root directory (default: /)")
     parser.add_argument(
         "--store",
-        metavar="unix:PATH|xenbus",
+        metavar="unix:PATH|xenbus|windows",
         type=_store,
-        help="how to reach XenStore (default: what the configuration says, or xenbus, the kernel's device)",
+        help="how to reach XenStore (default: what the configuration says, or xenbus, the kernel's device; in Windows "
+        "windows, which is whatever xeniface or wmi reaches)",
     )
     parser.add_argument("--check", action="store_true", help="tell what works in this guest and what does not, and end")
     parser.add_argument("--json", action="store_true", help="with --check: one line for programs")
@@ -68,15 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.error("%s", error)
         return 1
     try:
-        configuration = read_configuration(guest.root)
-        commands, sealed_commands = _served(configuration)
-        store = options.store or _configured_store(configuration)
+        agent = prepared(guest, options.store)
     except Unsuccessful as error:
         _log.error("%s", error)
         return 2
-    context = Context(guest, AgentExchange(), VERSION, features(commands), configuration=configuration)
-    prepare(context)
-    agent = Agent(functools.partial(open_store, store), commands, sealed_commands, context)
     came = _stop_on_signals(agent)
     agent.run()
     if PROCESS.restart_wanted:
@@ -91,30 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _log.error("the agent cannot start its update: %s", error.strerror)
             return 1
     return 0
-
-
-def _served(configuration: Configuration) -> tuple[Commands, Commands]:
-    """Both tables without what is blocked. Refused (`bad_configuration`) for a name that is in neither."""
-    unknown = sorted(configuration.block - COMMANDS.keys() - SEALED_COMMANDS.keys())
-    if unknown:
-        raise _bad_configuration(f"[agent] block names {unknown[0]}, and there is no such command")
-    commands, sealed_commands = (
-        {name: command for name, command in table.items() if name not in configuration.block}
-        for table in (COMMANDS, SEALED_COMMANDS)
-    )
-    return commands, sealed_commands
-
-
-def _configured_store(configuration: Configuration) -> str:
-    try:
-        store_path(configuration.store)
-    except ValueError as error:
-        raise _bad_configuration(f"[agent] store: {error}") from None
-    return configuration.store
-
-
-def _bad_configuration(reason: str) -> Refused:
-    return Refused("bad_configuration", f"{CONFIGURATION_FILE.text}: {reason}")
 
 
 def _stop_on_signals(agent: Agent) -> list[int]:

@@ -13,12 +13,13 @@ import time
 from typing import Callable
 
 from agent_protocol.wire import WireError
-from agent_protocol.xenstore import Client, XenStoreError
+from agent_protocol.xenstore import XenStoreError
 
 from .commands import Commands, Context
 from .memory import Memory
 from .presence import Presence
 from .session import Session
+from .store import Store
 from .update.running import PROCESS
 
 FIRST_PAUSE = 0.1
@@ -39,7 +40,7 @@ class Agent:
     """
 
     def __init__(
-        self, open_store: Callable[[], Client], commands: Commands, sealed_commands: Commands, context: Context
+        self, open_store: Callable[[], Store], commands: Commands, sealed_commands: Commands, context: Context
     ) -> None:
         self._open_store = open_store
         self._commands = commands
@@ -79,7 +80,7 @@ class Agent:
         if session is not None:
             session.stop()
 
-    def _serve(self, store: Client) -> None:
+    def _serve(self, store: Store) -> None:
         session = Session(store, self._commands, self._context, self._presence, self._memory)
         with self._change:
             self._session = session

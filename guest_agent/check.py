@@ -19,17 +19,20 @@ from dataclasses import asdict, dataclass
 from typing import Callable
 
 from agent_protocol.outcomes import Refused, Unsuccessful
+from agent_protocol.primitives import missing
+from agent_protocol.xenstore import StoreClosed
 
 from . import system
-from .configuration import CONFIGURATION_FILE, REFUSE, Configuration, read_configuration
-from .places import IDENTITY_FILE, STATE_DIRECTORY
+from .configuration import REFUSE, Configuration, read_configuration
+from .places import CONFIGURATION_FILE, IDENTITY_FILE, STATE_DIRECTORY
 from .service import UNIT
-from .store import store_path
+from .store import check_store, open_store, store_path
 from .system.base import System
 from .system.files import read_file
 from .system.lookup import any_there, is_there, link_target, names_in
 from .system.mounts import parse_mountinfo
 from .system.paths import GuestPath
+from .system.posix import PosixSystem
 from .system.units import is_enabled
 
 OK, MISSING, WARNING = "ok", "missing", "warning"
@@ -74,15 +77,20 @@ class Guest:
         return self.system.root
 
     @property
+    def is_posix(self) -> bool:
+        """Whether its files tell about it."""
+        return isinstance(self.system, PosixSystem)
+
+    @property
     def is_running(self) -> bool:
         """Whether it is the system that the check itself runs on."""
-        return self.root == "/"
+        return self.root == "/" or not self.is_posix
 
     @functools.cached_property
     def configuration(self) -> Configuration:
         """The defaults when the file is wrong; _configuration tells about that."""
         try:
-            return read_configuration(self.root)
+            return read_configuration(self.system)
         except Unsuccessful:
             return Configuration()
 
@@ -108,6 +116,10 @@ def _python(guest: Guest) -> Findings:
 
 def _cryptography(guest: Guest) -> Findings:
     if guest.is_running:
+        reason = missing()
+        if reason is not None:
+            yield Finding(MISSING, "cryptography", f"it cannot be loaded ({reason}); only the old protocol is served")
+            return
         import cryptography
 
         from agent_protocol import hpke
@@ -139,9 +151,15 @@ def _installed_cryptography(root: str) -> tuple[int, ...] | None:
 def _xenstore(guest: Guest) -> Findings:
     if not guest.is_running:
         return
+    where = guest.store or guest.configuration.store
     try:
-        path = store_path(guest.store or guest.configuration.store)
-    except ValueError as error:
+        check_store(where)
+        if not guest.is_posix:
+            open_store(where).close()
+            yield Finding(OK, "xenstore", where)
+            return
+        path = store_path(where)
+    except (ValueError, StoreClosed) as error:
         yield Finding(MISSING, "xenstore", str(error))
         return
     if os.path.exists(path):  # noqa: PTH110
@@ -153,17 +171,18 @@ def _xenstore(guest: Guest) -> Findings:
 def _configuration(guest: Guest) -> Findings:
     from .commands import COMMANDS, SEALED_COMMANDS
 
-    if not is_there(guest.root, CONFIGURATION_FILE):
-        yield Finding(OK, "configuration", f"no {CONFIGURATION_FILE.text}, so the defaults hold")
+    name = guest.system.configuration_name
+    if guest.system.read_configuration() is None:
+        yield Finding(OK, "configuration", f"no {name}, so the defaults hold")
         return
-    configuration = read_configuration(guest.root)
+    configuration = read_configuration(guest.system)
     unknown = sorted(configuration.block - COMMANDS.keys() - SEALED_COMMANDS.keys())
     if unknown:
         yield Finding(MISSING, "configuration", f"[agent] block names {unknown[0]}, and there is no such command")
         return
-    store_path(configuration.store)
+    check_store(configuration.store)
     blocked = f"; blocked: {', '.join(sorted(configuration.block))}" if configuration.block else ""
-    yield Finding(OK, "configuration", f"{CONFIGURATION_FILE.text} is valid{blocked}")
+    yield Finding(OK, "configuration", f"{name} is valid{blocked}")
 
 
 def _owners(guest: Guest) -> Findings:
@@ -331,12 +350,17 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 )
 """In the order in which they are told. The name is that of a finding for a check that fails."""
 
+NEUTRAL = ("python", "cryptography", "xenstore", "configuration", "updates")
+"""Those of them that make sense on any system; the others look at files of a Linux distribution."""
+
 
 def findings(root: str, store: str | None = None) -> list[Finding]:
     """All that is found in the guest whose `/` is `root`. Errors as system.choose; a check that fails is a finding."""
     guest = Guest(system.choose(root), store)
     found: list[Finding] = []
     for what, check in CHECKS:
+        if not guest.is_posix and what not in NEUTRAL:
+            continue
         try:
             found += check(guest)
         except (Unsuccessful, OSError, ValueError) as error:

@@ -7,62 +7,49 @@ identity.
 from __future__ import annotations
 
 import logging
-import os
 
 from agent_protocol.identity import IDENTITY_SIZE, Identity
 from agent_protocol.messages import MessageError
 from agent_protocol.outcomes import Unsuccessful
 from agent_protocol.strict import Members, dumps, encode_base64
 
-from .places import IDENTITY_FILE, STATE_DIRECTORY
-from .system.files import read, replace
-from .system.paths import enter, failures, open_parent
+from .system.base import System
 
-_DIRECTORY_MODE = 0o700
-_FILE_MODE = 0o600
+IDENTITY_NAME = "identity.json"
+"""Of the file among the agent's own, see System.read_state. It stays when the agent is uninstalled: hosts know the
+guest by it."""
 
 _log = logging.getLogger(__name__)
 
 
-def own_identity(root: str, vm: str) -> Identity:
-    """The identity of the agent in the guest whose `/` is `root` and which is the VM of that uuid.
+def own_identity(system: System, vm: str) -> Identity:
+    """The identity of the agent in this guest, which is the VM of that uuid.
 
     Made anew when there is none, when it was made for another VM, or when what stands there is none. When it cannot be
     read or kept, the agent has one until it ends, and the log says so: hosts will take its successor for a stranger.
+    Failed (`cryptography_unavailable`) when there can be none; then what stands there stays.
     """
     identity = Identity.generate()
     try:
-        with failures(STATE_DIRECTORY.text):
-            directory = _open_directory(root)
-            try:
-                known = _parse(read(directory, IDENTITY_FILE.name), vm)
-                if known is not None:
-                    return known
-                content = dumps({"vm": vm, "private": encode_base64(identity.private_bytes())}).encode("ascii")
-                replace(directory, IDENTITY_FILE.name, content, mode=_FILE_MODE)
-            finally:
-                os.close(directory)
-        _log.info("new identity %r", identity)
+        untrusted_content = system.read_state(IDENTITY_NAME)
     except Unsuccessful as error:
-        _log.warning("the identity cannot be kept, hosts will not recognise this agent again: %s", error)
+        _warn(error)
+        return identity
+    known = _parse(untrusted_content, vm)
+    if known is not None:
+        return known
+    content = dumps({"vm": vm, "private": encode_base64(identity.private_bytes())}).encode("ascii")
+    try:
+        system.write_state(IDENTITY_NAME, content)
+    except Unsuccessful as error:
+        _warn(error)
+        return identity
+    _log.info("new identity %r", identity)
     return identity
 
 
-def _open_directory(root: str) -> int:
-    """A descriptor of the directory, made when it is missing, and for the agent's user alone in any case."""
-    with open_parent(root, STATE_DIRECTORY, make=True) as parent:
-        try:
-            os.mkdir(STATE_DIRECTORY.name, _DIRECTORY_MODE, dir_fd=parent)
-            os.fsync(parent)
-        except FileExistsError:
-            pass
-        directory = enter(parent, STATE_DIRECTORY.name)
-    try:
-        os.fchmod(directory, _DIRECTORY_MODE)
-    except OSError:
-        os.close(directory)
-        raise
-    return directory
+def _warn(error: Unsuccessful) -> None:
+    _log.warning("the identity cannot be kept, hosts will not recognise this agent again: %s", error)
 
 
 def _parse(untrusted_content: bytes | None, vm: str) -> Identity | None:

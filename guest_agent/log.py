@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import select
+import sys
 
 MAX_LINE = 4096
 """Bytes of a line: what a pipe that is ready takes without blocking (PIPE_BUF of pipe(7))."""
@@ -23,10 +24,17 @@ class StandardError(logging.Handler):
         """Whatever goes wrong, there is nobody to be told."""
         with contextlib.suppress(Exception):
             line = self.format(record).encode("utf-8", "backslashreplace")[: MAX_LINE - 1] + b"\n"
-            ready = select.poll()
-            ready.register(_STANDARD_ERROR, select.POLLOUT)
-            if any(events & select.POLLOUT for _, events in ready.poll(0)):
+            if _takes_a_line():
                 os.write(_STANDARD_ERROR, line)
+
+
+def _takes_a_line() -> bool:
+    """Whether standard error does now. Windows cannot tell; there the agent's service keeps its log in another way."""
+    if sys.platform == "win32":
+        return True
+    ready = select.poll()
+    ready.register(_STANDARD_ERROR, select.POLLOUT)
+    return any(events & select.POLLOUT for _, events in ready.poll(0))
 
 
 def set_up() -> None:

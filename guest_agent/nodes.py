@@ -7,7 +7,9 @@ import collections
 from agent_protocol.frames import FRAMES
 from agent_protocol.messages import CLAIMS, REPLIES, REQUESTS
 from agent_protocol.strict import UUID
-from agent_protocol.xenstore import Client, StoreError
+from agent_protocol.xenstore import StoreError
+
+from .store import Store
 
 VM = "vm"
 """The node of the own domain that names its VM, as `/vm/<uuid>`; only dom0 can write it."""
@@ -16,7 +18,7 @@ VM = "vm"
 class Nodes:
     """The store, with a missing node as an ordinary answer. Other StoreErrors come as they are."""
 
-    def __init__(self, store: Client) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
 
     def children(self, path: str) -> list[str]:
@@ -62,7 +64,7 @@ class Nodes:
 class Events:
     """The tokens of the watches that fired. None is lost while the agent waits for something particular."""
 
-    def __init__(self, store: Client) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._postponed: collections.OrderedDict[str, None] = collections.OrderedDict()
 

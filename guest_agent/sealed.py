@@ -20,6 +20,9 @@ from agent_protocol.sealed import SealedCommand, SealedResult, parse_sealed_valu
 from .answers import Answer, attempt, error_in_the_clear, find
 from .commands import Commands, Context
 
+_TRIAL_CONTEXT = b"trial"
+"""Sets what try_signing signs apart from all that means anything."""
+
 Receive = Callable[[FramesInfo], str]
 """Gives the text that stands in the store as frames; raises as Transfer.receive does."""
 
@@ -58,8 +61,12 @@ class SealedRequests:
         """For how long the agent may sleep before it calls rotate_if_old."""
         return self._keys.seconds_until_rotation()
 
+    def try_signing(self) -> None:
+        """Failed (`cryptography_unavailable`) when nothing can be signed; nothing comes of it otherwise."""
+        self._identity.statement(_TRIAL_CONTEXT, {})
+
     def advert(self) -> bytes:
-        """The value of the advert's node, as of now. MessageError when it does not fit."""
+        """The value of the advert's node, as of now. MessageError when it does not fit; Failed as try_signing."""
         context = self._context
         advert = Advert(context.version, context.system.boot_id(), context.features)
         return encode_sealed_advert(advert, self._identity, context.vm, self._keys.current, int(self._now()))
@@ -109,6 +116,14 @@ class SealedRequests:
                 next_key=self._keys.current,
                 now=int(self._now()),
             )
+        except Failed as error:
+            # Cryptography does not work, or not any more.
+            if result.outcome is Outcome.SUCCEEDED:
+                return error_in_the_clear(Failed(error.code, f"{_UNSEALABLE}: {error}"), name)
+            if reply_key is not None:
+                # What stands beside the box is enough to tell how it ended, if it can be signed.
+                return self._seal(request_id, result, name, None)
+            return error_in_the_clear(error, name)
         except MessageError:
             if result.outcome is Outcome.SUCCEEDED:
                 # It happened, and what it returned cannot be told.
@@ -117,5 +132,7 @@ class SealedRequests:
             return error_in_the_clear(Failed("bad_request_id", "the request's id is too long to be signed"), name)
         return Answer(message, result.outcome, result.code, name)
 
+
+_UNSEALABLE = "the command was carried out, but what it returned cannot be sealed"
 
 _TOO_LARGE = "the command was carried out, but what it returned is too large for a reply"

@@ -33,19 +33,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Callable
 
 from agent_protocol.frames import FRAMES
 from agent_protocol.messages import ADVERT, CLAIMS, REPLIES, REQUESTS, MessageError, Request, parse_request
 from agent_protocol.outcomes import Failed, Unknown, Unsuccessful
 from agent_protocol.sealed import SEALED, parse_sealed_reply
 from agent_protocol.wire import WireError
-from agent_protocol.xenstore import Client, StoreError, XenStoreError
+from agent_protocol.xenstore import StoreError, XenStoreError
 
 from .answers import Answer, answer_in_the_clear, attempt, error_in_the_clear
 from .commands import Commands, Context
 from .memory import Memory
 from .nodes import VM, Events, Nodes, claim_path, frames_path, reply_path, request_path
 from .presence import Presence
+from .store import Store
 from .transfer import Stopped, Transfer, TransferEnded, Withdrawn
 from .update.running import PROCESS
 
@@ -62,7 +64,7 @@ class Session:
     store is lost, and with it the session.
     """
 
-    def __init__(self, store: Client, commands: Commands, context: Context, presence: Presence, memory: Memory) -> None:
+    def __init__(self, store: Store, commands: Commands, context: Context, presence: Presence, memory: Memory) -> None:
         self._store = store
         self._nodes = Nodes(store)
         self._events = Events(store)
@@ -138,7 +140,7 @@ class Session:
                 elif changed == ADVERT and self._nodes.read(ADVERT) is None:
                     self._presence.arrive(self._nodes)
                 self._presence.advertise(self._nodes)
-            except (StoreError, MessageError) as error:
+            except (StoreError, Unsuccessful) as error:
                 # Each receipt names the next key, so conversations go on without it.
                 _log.warning("the advert cannot be written: %s", error)
                 self._watch_replies()
@@ -197,9 +199,7 @@ class Session:
         request = attempt(request_id, lambda: parse_request(untrusted))
         sealed = self._presence.sealed
         if sealed is not None and not isinstance(request, Unsuccessful) and request.name == SEALED:
-            answer = sealed.error(request_id, error)
-            answer.framed = _announces_frames(request)
-            self._answer(request_id, answer)
+            self._answer(request_id, _sealed_answer(request_id, request, lambda: sealed.error(request_id, error)))
         else:
             self._answer(request_id, error_in_the_clear(error))
 
@@ -230,11 +230,12 @@ class Session:
         request = attempt(request_id, lambda: parse_request(untrusted))
         if isinstance(request, Unsuccessful):
             return error_in_the_clear(request)
-        sealed = self._presence.sealed
+        sealed, unsealed = self._presence.sealed, self._presence.unsealed
         if request.name == SEALED and sealed is not None:
-            answer = sealed.answer(request_id, request.value, self._transfer(request_id).receive)
-            answer.framed = _announces_frames(request)
-            return answer
+            receive = self._transfer(request_id).receive
+            return _sealed_answer(request_id, request, lambda: sealed.answer(request_id, request.value, receive))
+        if request.name == SEALED and unsealed is not None:
+            return _sealed_answer(request_id, request, lambda: error_in_the_clear(unsealed))
         return answer_in_the_clear(request_id, request, self._commands, self._context)
 
     def _transfer(self, request_id: str) -> Transfer:
@@ -310,6 +311,14 @@ class Session:
             self._watching_replies = True
         except StoreError as error:
             _log.warning("%s cannot be watched: %s", REPLIES, error)
+
+
+def _sealed_answer(request_id: str, request: Request, work: Callable[[], Answer]) -> Answer:
+    """What `work` makes, or that it made nothing: a sealed request is answered like any other."""
+    made = attempt(request_id, work)
+    answer = error_in_the_clear(made) if isinstance(made, Unsuccessful) else made
+    answer.framed = _announces_frames(request)
+    return answer
 
 
 def _announces_frames(request: Request) -> bool:

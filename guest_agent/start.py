@@ -1,34 +1,47 @@
-"""What the agent does before it serves: it ends what an earlier run left in the middle, and looks at the system."""
+"""From a guest's system to an agent that is ready to serve it; for whatever runs agents: a program, or a service."""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 
-from agent_protocol.outcomes import Unsuccessful
+from agent_protocol.legacy import AgentExchange
 
-from .commands import Context
-from .network import UNDO_FILE
-from .network.stacks import stack_of
-from .system.lookup import any_there
+from . import VERSION
+from .agent import Agent
+from .commands import COMMANDS, SEALED_COMMANDS, Commands, Context, features, served
+from .configuration import Configuration, bad_configuration, read_configuration
+from .store import check_store, open_store
+from .system.base import System
 
 
-def prepare(context: Context) -> None:
-    """Make the guest whole: thaw its file systems, put back a network that was half changed. The log tells.
+def prepared(system: System, store: str | None = None) -> Agent:
+    """An agent for the guest with that system, which is made whole for it (System.prepare). run() serves it.
 
-    Nothing that goes wrong here ends the start: an agent that serves can be told to repair the rest.
+    store: where XenStore is, see store.check_store(); None for what the configuration says. Nothing is connected yet.
+    Refused (`bad_configuration`) when the configuration cannot be followed; errors of System.read_configuration.
     """
-    system = context.system
-    if system.live is not None:
-        from .system.freezing import Freezer
+    configuration = read_configuration(system)
+    commands, sealed_commands = _tables(system, configuration)
+    where = store or _configured_store(system, configuration)
+    context = Context(system, AgentExchange(), VERSION, features(commands), configuration=configuration)
+    system.prepare(context)
+    return Agent(functools.partial(open_store, where), commands, sealed_commands, context)
 
-        context.freezer = Freezer(system.root)
-        context.freezer.thaw_leftovers()
-    with contextlib.suppress(Unsuccessful):
-        if any_there(system.root, UNDO_FILE.text):
-            from .network.renderers import RENDERERS
-            from .network.undo import recover
 
-            recover(system, RENDERERS)
-    # Its log line is what matters; a guest without a stack is served too.
-    with contextlib.suppress(Unsuccessful):
-        stack_of(system, context.configuration)
+def _tables(system: System, configuration: Configuration) -> tuple[Commands, Commands]:
+    """Both tables as they are served. Refused (`bad_configuration`) for a blocked name that is in neither."""
+    unknown = sorted(configuration.block - COMMANDS.keys() - SEALED_COMMANDS.keys())
+    if unknown:
+        reason = f"[agent] block names {unknown[0]}, and there is no such command"
+        raise bad_configuration(system.configuration_name, reason)
+    return (
+        served(COMMANDS, configuration.block, system.lacks),
+        served(SEALED_COMMANDS, configuration.block, system.lacks),
+    )
+
+
+def _configured_store(system: System, configuration: Configuration) -> str:
+    try:
+        return check_store(configuration.store)
+    except ValueError as error:
+        raise bad_configuration(system.configuration_name, f"[agent] store: {error}") from None

@@ -14,9 +14,10 @@ from typing import Callable
 from agent_protocol.frames import FRAMES, MAX_ALIVE, FramesInfo, Joiner
 from agent_protocol.messages import REQUESTS
 from agent_protocol.outcomes import Failed, Refused
-from agent_protocol.xenstore import Client, StoreError, XenStoreError
+from agent_protocol.xenstore import StoreError, XenStoreError
 
 from .nodes import Events, Nodes, frames_path, reply_path, request_path
+from .store import Store
 
 PATIENCE = 30.0
 """Seconds without any progress after which the other side is given up."""
@@ -59,7 +60,7 @@ class Transfer:
 
     def __init__(
         self,
-        store: Client,
+        store: Store,
         events: Events,
         request_id: str,
         stopping: Callable[[], bool],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import about, files, freeze, generate, hostname, network, password, ssh_keys, update
-from .table import COMMANDS, SEALED_COMMANDS, Command, Commands, Context, Result, features
+from . import about, activate, files, freeze, generate, hostname, network, password, ssh_keys, update
+from .table import COMMANDS, SEALED_COMMANDS, Command, Commands, Context, Result, features, served
 
 __all__ = [
     "COMMANDS",
@@ -13,6 +13,7 @@ __all__ = [
     "Context",
     "Result",
     "about",
+    "activate",
     "features",
     "files",
     "freeze",
@@ -20,6 +21,7 @@ __all__ = [
     "hostname",
     "network",
     "password",
+    "served",
     "ssh_keys",
     "update",
 ]

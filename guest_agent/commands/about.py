@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import time
 
-from agent_protocol.outcomes import Unsuccessful
-
-from ..network.stacks import stack_of
 from ..update.running import PROCESS
 from .arguments import ignored
 from .table import BOTH, SEALED, Context, Result, command
@@ -43,17 +40,11 @@ def info(context: Context, arguments: None) -> Result:
         "boot_id": context.system.boot_id(),
         "os": context.system.release(),
         "distribution": context.system.distribution().family,
-        "network_stack": _network_stack(context),
+        "network_stack": context.system.network_stack_name(context.configuration),
         "kernel": context.system.kernel(),
         "hostname": context.system.hostname(),
         "addresses": context.system.addresses(),
         "update": dict(PROCESS.state()),
+        "reboot_pending": context.system.reboot_pending(),
     }
     return Result("", {name: value for name, value in told.items() if value})
-
-
-def _network_stack(context: Context) -> str:
-    try:
-        return stack_of(context.system, context.configuration).name
-    except Unsuccessful:
-        return ""

@@ -9,8 +9,7 @@ from agent_protocol.digests import sha256_hex
 from agent_protocol.outcomes import Refused
 
 from ..system.accounts import check_account_name
-from ..system.files import write_file
-from ..system.paths import MAX_PATH, GuestPath
+from ..system.paths import MAX_PATH
 from .arguments import MAX_FILE, bad, from_base64, json_object, optional_text, text
 from .table import BOTH, CLEAR, Context, Result, command
 
@@ -24,9 +23,12 @@ _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z", re.ASCII)
 
 @dataclass(frozen=True)
 class File:
-    """A file to be put. mode and owner (a user and, if named, a group) are kept or made up when they are None."""
+    """A file to be put. mode and owner (a user and, if named, a group) are kept or made up when they are None.
 
-    path: GuestPath
+    untrusted_path: as the host wrote it; what a path is differs between systems.
+    """
+
+    untrusted_path: str
     content: bytes = field(repr=False)
     mode: int | None = None
     owner: tuple[str, str | None] | None = None
@@ -42,7 +44,7 @@ def _parse_file_put(untrusted_value: str) -> File:
         if sha256_hex(content) != checksum.lower():
             raise Refused("checksum_mismatch", "the content does not have that SHA-256 checksum")
     return File(
-        GuestPath(text(members, "path")),
+        text(members, "path"),
         content,
         _mode(optional_text(members, "mode")),
         _owner(optional_text(members, "owner")),
@@ -78,9 +80,9 @@ def _parse_file_inject(untrusted_value: str) -> File:
     return File(path, from_base64(members["b64_file"], "b64_file"))
 
 
-def _decoded(untrusted_path: bytes) -> GuestPath:
+def _decoded(untrusted_path: bytes) -> str:
     try:
-        return GuestPath(untrusted_path.decode("utf-8"))
+        return untrusted_path.decode("utf-8")
     except UnicodeDecodeError:
         raise Refused("bad_path", "the path is not UTF-8") from None
 
@@ -90,7 +92,5 @@ def _decoded(untrusted_path: bytes) -> GuestPath:
 @command("file_inject", tables=CLEAR, parse=_parse_file_inject, secret=True)
 def file_put(context: Context, file: File) -> Result:
     """Write the file, whole or not at all."""
-    system = context.system
-    owner = None if file.owner is None else system.find_owner(*file.owner)
-    write_file(system.root, file.path, file.content, mode=file.mode, owner=owner)
+    context.system.put_file(file.untrusted_path, file.content, mode=file.mode, owner=file.owner)
     return Result()

@@ -11,6 +11,7 @@ from typing import Callable
 from agent_protocol import hpke
 from agent_protocol.messages import MAX_PASSWORD, Password
 from agent_protocol.outcomes import Refused
+from agent_protocol.primitives import guarded
 
 from ..system.accounts import check_account_name
 from ..system.authorized_keys import AuthorizedKey
@@ -59,6 +60,7 @@ def _to_hpke(public: bytes) -> Callable[[str, bytes], bytes]:
     return lambda user, plaintext: hpke.seal(public, HPKE_INFO + user.encode("utf-8"), plaintext)
 
 
+@guarded
 def _to_rsa(untrusted_line: str, untrusted_padding: str) -> Callable[[str, bytes], bytes]:
     # Only here: what reads SSH keys takes a megabyte and a half of memory, and few hosts ask with such a key.
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -85,7 +87,7 @@ def _to_rsa(untrusted_line: str, untrusted_padding: str) -> Callable[[str, bytes
         raise Refused("bad_key", "the key is not an ssh-rsa key")
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise Refused("bad_key", f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this one {key.key_size}")
-    return lambda _user, plaintext: key.encrypt(plaintext, chosen)
+    return guarded(lambda _user, plaintext: key.encrypt(plaintext, chosen))
 
 
 def generate(length: int = LENGTH) -> Password:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from agent_protocol.outcomes import Failed, Refused, Unsuccessful
 from agent_protocol.xenstore import StoreError
 
-from ..configuration import CONFIGURATION_FILE, OVERRIDE
-from ..system.paths import GuestPath
 from .arguments import ignored
 from .table import CLEAR, SEALED, Context, Result, command
 
@@ -20,17 +18,9 @@ if TYPE_CHECKING:
     from ..network.apply import Applied
     from ..network.data import NetworkData
     from ..network.legacy import LegacyData
-    from ..network.renderer import Change
 
 MAX_NETWORK_VALUE = 256 * 1024
 """Characters of network_apply's value: the largest data that NetworkData allows has about 225,000."""
-
-CLOUD_INIT_FILE = GuestPath("/etc/cloud/cloud.cfg.d/99-xenward-network.cfg")
-
-_CLOUD_INIT_CONTENT = b"""\
-# Written by the xenward guest agent, which configures this guest's network.
-network: {config: disabled}
-"""
 
 
 def _parse(untrusted_value: str) -> NetworkData:
@@ -42,10 +32,8 @@ def _parse(untrusted_value: str) -> NetworkData:
 @command("network_apply", tables=SEALED, parse=_parse, max_value=MAX_NETWORK_VALUE)
 def network_apply(context: Context, data: NetworkData) -> Result:
     """Configure the interfaces that are named. Tells the stack, the files that changed, and what was seen of it."""
-    from ..network.stacks import stack_of
-
-    applied = _apply(context, data)
-    stack = stack_of(context.system, context.configuration).name
+    applied = context.system.apply_network(data, context.configuration)
+    stack = context.system.network_stack_name(context.configuration)
     told: dict[str, object] = {"stack": stack, "changed": list(applied.changed), "active": applied.seen is not None}
     return Result(_message(applied), told)
 
@@ -62,7 +50,7 @@ def resetnetwork(context: Context, arguments: None) -> Result:
         return Result("nothing was changed: the host left neither network data nor a name")
     done = []
     if data.network is not None:
-        done.append(_message(_apply(context, data.network)))
+        done.append(_message(context.system.apply_network(data.network, context.configuration)))
     if data.hostname is not None:
         try:
             context.system.set_hostname(data.hostname)
@@ -83,39 +71,6 @@ def _legacy_data(context: Context) -> LegacyData:
         return read_legacy_data(context.nodes)
     except StoreError as error:
         raise Refused("unreadable_network_data", f"the agent cannot read the network data: {error.code}") from None
-
-
-def _apply(context: Context, data: NetworkData) -> Applied:
-    from ..network.apply import apply
-    from ..network.renderers import RENDERERS
-    from ..network.stacks import stack_of
-    from ..network.undo import undo_pending
-
-    system, configuration = context.system, context.configuration
-    also = _check_cloud_init(context)
-    renderer = RENDERERS[stack_of(system, configuration).name]
-    # Something that could not be put back at the agent's start, for want of room, say.
-    undo_pending(system, RENDERERS)
-    return apply(system, renderer, data, also=also)
-
-
-def _check_cloud_init(context: Context) -> list[Change]:
-    """The changes that take the network from cloud-init. Refused (`cloud_init_owns_network`) when it may keep it.
-
-    Where the configuration lets the agent take the network over, cloud-init is told so in its own configuration: it
-    would otherwise write its files again at the next boot or for the next instance, and undo what the host was told.
-    """
-    if not context.system.cloud_init().owns_network:
-        return []
-    if context.configuration.cloud_init_network != OVERRIDE:
-        raise Refused(
-            "cloud_init_owns_network",
-            "cloud-init configures this guest's network; to let the agent do it, set network = override in section "
-            f"[cloud-init] of {CONFIGURATION_FILE.text}",
-        )
-    from ..network.renderer import Change
-
-    return [Change(CLOUD_INIT_FILE, _CLOUD_INIT_CONTENT)]
 
 
 def _message(applied: Applied) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from agent_protocol.outcomes import Busy, Refused
 
-from ..configuration import CONFIGURATION_FILE, REFUSE
+from ..configuration import REFUSE
 from ..system.accounts import check_account_name
-from ..system.authorized_keys import MAX_KEY_LINE, AuthorizedKey, change_keys
+from ..system.authorized_keys import MAX_KEY_LINE, AuthorizedKey
 from .arguments import bad, json_object, optional_text, text_list
 from .table import BOTH, Context, Result, command
 
@@ -49,8 +49,8 @@ def ssh_keys(context: Context, change: KeyChange) -> Result:
     """
     system = context.system
     _check_cloud_init(context)
-    user = system.find_user(system.administrator if change.user is None else change.user)
-    added, removed = change_keys(system.root, user, change.add, change.remove)
+    user = system.administrator if change.user is None else change.user
+    added, removed = system.change_ssh_keys(user, change.add, change.remove)
     return Result(f"{added} added, {removed} removed", {"added": added, "removed": removed})
 
 
@@ -59,7 +59,7 @@ def _check_cloud_init(context: Context) -> None:
     if cloud_init.enabled and context.configuration.cloud_init_ssh_keys == REFUSE:
         raise Refused(
             "cloud_init_owns_ssh_keys",
-            f"this guest leaves its SSH keys to cloud-init, see [cloud-init] in {CONFIGURATION_FILE.text}",
+            f"this guest leaves its SSH keys to cloud-init, see [cloud-init] in {context.system.configuration_name}",
         )
     if cloud_init.at_work:
         raise Busy("cloud_init_at_work", "cloud-init is still at work in this guest and may write the same file")

@@ -11,6 +11,7 @@ wrote.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, TypeVar
@@ -21,7 +22,7 @@ from agent_protocol.wire import MAX_PAYLOAD
 
 from ..configuration import Configuration
 from ..nodes import Nodes
-from ..system.base import System
+from ..system.base import System, not_on_this_system
 
 if TYPE_CHECKING:
     from ..system.freezing import Freezer
@@ -123,6 +124,24 @@ def command(
         return function
 
     return enter
+
+
+def served(commands: Commands, blocked: Collection[str], lacking: Collection[str]) -> dict[str, Command]:
+    """A table as an agent serves it.
+
+    blocked: names that are not there at all. lacking: names that the guest's system does not have, which are answered
+    with just that, and not announced.
+    """
+    return {name: _lacking(name) if name in lacking else row for name, row in commands.items() if name not in blocked}
+
+
+def _lacking(name: str) -> Command:
+    def run(context: Context, untrusted_value: str) -> Result:
+        del context, untrusted_value
+        raise not_on_this_system(name)
+
+    # Of any length, and whatever it holds.
+    return Command(name, run, max_value=sys.maxsize, secret=True, announced=False)
 
 
 def features(*tables: Commands) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Callable
 
 from agent_protocol.outcomes import Failed, Refused, Unsuccessful, Unsupported
 
-from ..configuration import AUTO, CONFIGURATION_FILE, Configuration
+from ..configuration import AUTO, Configuration
 from ..system.base import System
 from ..system.distributions import ALPINE, ARCH, DEBIAN, RHEL, SUSE, UBUNTU, Distribution
 from ..system.files import read_file
@@ -68,7 +68,7 @@ def stack_of(system: System, configuration: Configuration) -> Stack:
 
 def _decide(system: System, configuration: Configuration) -> Stack:
     if configuration.network_stack != AUTO:
-        return Stack(configuration.network_stack, f"{CONFIGURATION_FILE.text} says so")
+        return Stack(configuration.network_stack, f"{system.configuration_name} says so")
     distribution = system.distribution()
     candidates = CANDIDATES[distribution.known_family()]
     for name, evidence in candidates:

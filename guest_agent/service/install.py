@@ -19,8 +19,7 @@ from pathlib import Path
 
 from agent_protocol.outcomes import Refused, Unsuccessful
 
-from ..configuration import CONFIGURATION_FILE
-from ..places import IDENTITY_FILE, RUN_DIRECTORY, STATE_DIRECTORY
+from ..places import CONFIGURATION_FILE, IDENTITY_FILE, RUN_DIRECTORY, STATE_DIRECTORY
 from ..system.files import read_file, write_file
 from ..system.lookup import is_there, names_in
 from ..system.paths import GuestPath, failures, open_parent

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
+import sys
 
 from agent_protocol.outcomes import Refused, Unsupported
 
@@ -11,12 +13,16 @@ from .base import System
 
 
 def choose(root: str) -> System:
-    """The system whose `/` is `root`: the running Linux for `/`, else a directory that nothing runs from.
+    """The system whose `/` is `root`: the running one for `/`, else a directory that nothing runs from.
 
-    Unsupported (`platform`) elsewhere than on Linux; Refused (`no_such_root`) when `root` is not a directory.
+    Unsupported (`platform`) elsewhere than on Linux and Windows. Refused (`no_such_root`) when `root` is not a
+    directory; in Windows, when it is anything but `/` or empty, for there is only the running system.
     """
+    if sys.platform == "win32":
+        return _windows(root)
     if platform.system() != "Linux":
-        raise Unsupported("platform", f"the agent serves Linux, this is {platform.system() or 'an unknown system'}")
+        name = platform.system() or "an unknown system"
+        raise Unsupported("platform", f"the agent serves Linux and Windows, this is {name}")
     # Imported here, because these modules need a POSIX system to be loaded at all.
     from .directory import DirectorySystem
     from .linux import LinuxSystem
@@ -25,3 +31,11 @@ def choose(root: str) -> System:
     if not os.path.isdir(real):  # noqa: PTH112
         raise Refused("no_such_root", f"{root} is not a directory")
     return LinuxSystem() if real == "/" else DirectorySystem(real)
+
+
+def _windows(root: str) -> System:
+    if root not in ("", "/"):
+        raise Refused("no_such_root", "in Windows the agent serves the running system only")
+    # By name, because the package loads in Windows alone.
+    system: System = importlib.import_module(".windows", __package__).WindowsSystem()
+    return system

@@ -68,14 +68,17 @@ def change_keys(
         if directory is None:
             return 0, 0
         present = read(directory, "authorized_keys", owner=user.owner)
-        content, added, removed = _changed(present or b"", add, remove)
+        content, added, removed = changed_lines(present or b"", add, remove)
         if added or removed:
             mode, owner = (FILE_MODE, user.owner) if present is None else (None, None)
             replace(directory, "authorized_keys", content, mode=mode, owner=owner)
         return added, removed
 
 
-def _changed(present: bytes, add: Sequence[AuthorizedKey], remove: Collection[AuthorizedKey]) -> tuple[bytes, int, int]:
+def changed_lines(
+    present: bytes, add: Sequence[AuthorizedKey], remove: Collection[AuthorizedKey]
+) -> tuple[bytes, int, int]:
+    """The content of an authorized_keys file after the change, and how many keys were added and removed by it."""
     unwanted = {key.identity for key in remove}
     lines = present.splitlines(keepends=True)
     kept = [line for line in lines if identity_of_line(line) not in unwanted]

@@ -16,11 +16,11 @@ from agent_protocol.messages import Password
 from agent_protocol.outcomes import Failed, Refused, Unsupported
 
 from .accounts import Owner, PasswordHash, User, no_such_group, no_such_user
-from .base import System
 from .files import read_file, write_file
 from .hostname import HostName, read_hostname
 from .lookup import names_in
 from .paths import GuestPath
+from .posix import PosixSystem
 
 _PASSWD = GuestPath("/etc/passwd")
 _GROUP = GuestPath("/etc/group")
@@ -34,7 +34,7 @@ _SECONDS_PER_DAY = 86400
 """shadow(5) counts the date of the last change in days since 1970."""
 
 
-class DirectorySystem(System):
+class DirectorySystem(PosixSystem):
     """The system below `root`, an absolute path."""
 
     administrator = "root"

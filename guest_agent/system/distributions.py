@@ -9,6 +9,9 @@ from agent_protocol.outcomes import Unsupported
 
 DEBIAN, UBUNTU, RHEL, SUSE, ALPINE, ARCH = "debian", "ubuntu", "rhel", "suse", "alpine", "arch"
 
+WINDOWS = "windows"
+"""No family of Linux: no os-release(5) brings a guest here."""
+
 FAMILIES = {
     "debian": DEBIAN,
     "ubuntu": UBUNTU,

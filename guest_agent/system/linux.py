@@ -17,9 +17,9 @@ from .. import process
 from ..network.live import RunningNetwork
 from .accounts import Owner, PasswordHash, User, no_such_group, no_such_user
 from .addresses import interface_addresses
-from .base import System
 from .cloud_init import CloudInit, find_cloud_init
 from .hostname import HostName
+from .posix import PosixSystem
 
 CHPASSWD_SECONDS = 30.0
 """How long chpasswd may take. Hashing takes 25 ms; what can take longer is a module of PAM that asks a network."""
@@ -27,7 +27,7 @@ CHPASSWD_SECONDS = 30.0
 _COMMAND_LINE = Path("/proc/cmdline")
 
 
-class LinuxSystem(System):
+class LinuxSystem(PosixSystem):
     """The system that the agent itself runs on."""
 
     root = "/"

@@ -24,8 +24,6 @@ MAX_SYMLINKS = 40
 NEW_DIRECTORY_MODE = 0o755
 """Mode of the directories that are made on the way to a new file."""
 
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
 
 @dataclass(frozen=True)
 class GuestPath:
@@ -148,7 +146,7 @@ def _enter(directory: int, name: str, make: bool) -> int:
 def enter(directory: int, name: str) -> int:
     """A descriptor of the subdirectory `name`, which must not be a symbolic link: Refused (`not_a_directory`)."""
     try:
-        return os.open(name, _OPEN_DIRECTORY, dir_fd=directory)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise Refused("not_a_directory", f"{name[:200]!r} on the way is not a directory") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
+import re
 import time
 import uuid
 
@@ -30,12 +31,16 @@ from ..commands import COMMANDS, SEALED_COMMANDS, Context, features
 from ..configuration import read_configuration
 from ..sealed import SealedRequests
 
+_OF_WINDOWS = re.compile(r"windows|\.xeniface|\.wmi")
+"""In the names of modules that Windows alone can load. Updates in this form are for the other systems."""
+
 _SECONDS = 60
 """For how long the request that the agent sends to itself is good."""
 
 
 def rehearse(root: str) -> None:
-    """Load every module, read the guest's configuration, and carry out a sealed request from this agent to itself.
+    """Load this system's modules, read the guest's configuration, and carry out a sealed request from this agent to
+    itself.
 
     root: the guest's root directory. Raises whatever goes wrong.
     """
@@ -43,10 +48,11 @@ def rehearse(root: str) -> None:
     logging.disable()
     for package in (agent_protocol, guest_agent):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
+            if not _OF_WINDOWS.search(module.name):
+                importlib.import_module(module.name)
     guest = system.choose(root)
     context = Context(guest, AgentExchange(), VERSION, features(COMMANDS, SEALED_COMMANDS))
-    context.configuration = read_configuration(guest.root)
+    context.configuration = read_configuration(guest)
     context.vm = str(uuid.uuid4())
     _ask_itself(context)
 

@@ -24,7 +24,7 @@ from agent_protocol.legacy import AgentExchange
 from agent_protocol.messages import ADVERT, CLAIMS, REPLIES, REQUESTS, new_request_id
 from agent_protocol.xenstore import StoreError, connect
 from guest_agent.agent import Agent
-from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Command, Context, features
+from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Command, Context, features, served
 from guest_agent.system.directory import DirectorySystem
 from tools.simulator.xenstore.server import XenStoreServer
 
@@ -32,6 +32,9 @@ DOMID = 7
 VM = "6d2f9d0e-3a4b-4c5d-8e6f-708192a3b4c5"
 DEADLINE = 20.0
 """Seconds that anything may take before a test gives up on it."""
+
+ANNOUNCED = features(*(served(table, (), DirectorySystem.lacks) for table in (COMMANDS, SEALED_COMMANDS)))
+"""The features of an agent of this platform."""
 
 REPOSITORY = Path(__file__).parents[2]
 

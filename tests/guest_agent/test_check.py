@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from guest_agent.check import CHECKS, MISSING, OK, WARNING, Finding, Guest, findings, main
+from guest_agent.check import CHECKS, MISSING, NEUTRAL, OK, WARNING, Finding, Guest, findings, main
 from guest_agent.service import UNIT
 from guest_agent.system.directory import DirectorySystem
+
+from .conftest import Host
+from .standin_system import StandinSystem
 
 PROGRAMS = ("usr/sbin/chpasswd", "usr/bin/chage", "usr/sbin/NetworkManager")
 
@@ -198,3 +201,30 @@ def test_where_the_identity_cannot_be_kept(image: Path, monkeypatch: pytest.Monk
     # For the superuser, who may run the tests, no mode is in the way.
     monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("var/lib"))
     assert states(image, "identity") == [MISSING]
+
+
+def neutral(monkeypatch: pytest.MonkeyPatch, store: str | None = None) -> dict[str, Finding]:
+    """What is found on a system that is none of Linux's."""
+    system = StandinSystem()
+    system.configuration = b"[agent]\nstore = unix:/nowhere\n"
+    monkeypatch.setattr("guest_agent.system.choose", lambda root: system)
+    return {finding.what: finding for finding in findings("/", store)}
+
+
+def test_a_system_whose_files_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = neutral(monkeypatch)
+    assert list(found) == list(NEUTRAL)
+    assert {what: finding.state for what, finding in found.items()} == {
+        "python": OK,
+        "cryptography": OK,
+        "xenstore": MISSING,
+        "configuration": OK,
+        "updates": WARNING,
+    }
+    assert found["configuration"].why == f"{StandinSystem.configuration_name} is valid"
+    assert "cannot connect" in found["xenstore"].why
+
+
+def test_its_store_is_tried(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = f"unix:{host.guest_socket}"
+    assert neutral(monkeypatch, where)["xenstore"] == Finding(OK, "xenstore", where)

@@ -12,9 +12,8 @@ from agent_protocol.messages import ADVERT, parse_advert
 from agent_protocol.outcomes import Outcome
 from guest_agent import VERSION
 from guest_agent.__main__ import main
-from guest_agent.commands import COMMANDS, SEALED_COMMANDS, features
 
-from .conftest import DEADLINE, REPOSITORY, AgentProcess, Host
+from .conftest import ANNOUNCED, DEADLINE, REPOSITORY, AgentProcess, Host
 from .sealing import SealedHost
 
 
@@ -42,7 +41,7 @@ def test_other_platforms_are_refused(
 ) -> None:
     monkeypatch.setattr("platform.system", lambda: "Plan9")
     assert main(["--root", str(tmp_path), "--store", f"unix:{tmp_path}/nobody"]) == 1
-    assert "serves Linux, this is Plan9" in caplog.text
+    assert "serves Linux and Windows, this is Plan9" in caplog.text
 
 
 def test_unknown_store(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +77,7 @@ def test_blocked_commands_are_not_there(start_agent: Callable[..., AgentProcess]
     start_agent()
     sealed = SealedHost(host)
     blocked = {"password", "file_put", "ping"}
-    served = [name for name in features(COMMANDS, SEALED_COMMANDS) if name not in blocked]
+    served = [name for name in ANNOUNCED if name not in blocked]
     assert list(parse_advert(host.read(ADVERT) or b"").features) == served
     assert host.ask("features")["message"].split(",") == served
     for name in blocked:

@@ -8,6 +8,7 @@ import pytest
 
 from agent_protocol.messages import REPLIES, REQUESTS
 from agent_protocol.outcomes import Outcome
+from agent_protocol.xenstore import Client
 from guest_agent import memory, unread
 from guest_agent.commands import COMMANDS, Context
 
@@ -33,6 +34,7 @@ def test_nothing_grows_with_the_requests(host: Host, context: Context, monkeypat
             assert len(agent._memory.answers) == 0
             assert 50 < len(agent._memory.unread._ids) <= unread.MAX_KNOWN
             assert len(session._interrupted) + len(session._events._postponed) == 0
+            assert isinstance(session._store, Client)
             assert len(session._store._events) < 20
             assert len(session._store._replies) <= 1
             assert len(keys._keys._current.used) == 0

@@ -26,7 +26,7 @@ from guest_agent import VERSION, memory
 from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Command, Context, Result, features
 from guest_agent.sealed import SealedRequests
 
-from .conftest import VM, AgentProcess, Host, agent_in_thread, ssh_key
+from .conftest import ANNOUNCED, VM, AgentProcess, Host, agent_in_thread, ssh_key
 from .sealing import Asked, SealedHost
 from .test_agent import BLOCKING, StartAgent, blocked, refusing
 
@@ -54,7 +54,7 @@ def test_every_command_sealed(agent: AgentProcess, sealed: SealedHost, root: Pat
     assert abs(ping.data["time"] - time.time()) < 5  # type: ignore[operator]
     assert sealed.ask("version").data == {"version": VERSION}
     told = sealed.ask("features").data["features"]
-    assert told == list(features(COMMANDS, SEALED_COMMANDS))
+    assert told == list(ANNOUNCED)
     info = dict(sealed.ask("info").data)
     assert info.pop("boot_id") == sealed.advert().boot_id
     release = {"ID": "test", "VERSION_ID": "1", "PRETTY_NAME": "Test 1"}
@@ -104,7 +104,7 @@ def test_the_advert(sealed: SealedHost, host: Host) -> None:
     value = host.read(ADVERT) or b""
     assert len(value) <= MAX_VALUE
     outside, inside = parse_advert(value), sealed.advert()
-    expected = (VERSION, features(COMMANDS, SEALED_COMMANDS))
+    expected = (VERSION, ANNOUNCED)
     assert (outside.version, outside.features) == (inside.version, inside.features) == expected
     assert abs(inside.issued - time.time()) < 5
 

@@ -11,14 +11,14 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from guest_agent import configuration, service
+from guest_agent import places, service
 from tools.commands.environment import CHECKOUT
 
 PACKAGES = ("agent_protocol", "guest_agent")
 LIBRARY = "/usr/lib/xenward-agent"
 UNIT_DIRECTORY = "/usr/lib/systemd/system"
 """Also Debian 12's systemd reads it, whose own packages still use /lib."""
-CONFIGURATION_FILE = configuration.CONFIGURATION_FILE.text
+CONFIGURATION_FILE = places.CONFIGURATION_FILE.text
 
 PROGRAM = f"""\
 #!/bin/sh

@@ -10,6 +10,8 @@ from guest_agent.configuration import Configuration
 from guest_agent.launch import ROLLED_BACK, State, write_state
 from guest_agent.update.running import Process
 
+from ..standin_system import StandinSystem
+
 
 @pytest.mark.parametrize("value", ["", "agent", "xentools", "anything\0"])
 def test_version_whatever_is_asked(context: Context, value: str) -> None:
@@ -39,6 +41,13 @@ def test_info_leaves_out_what_is_not_known(context: Context) -> None:
 def test_info_names_the_network_stack(context: Context) -> None:
     configured = replace(context, configuration=Configuration(network_stack="networkd"))
     assert SEALED_COMMANDS["info"](configured, "").data["network_stack"] == "networkd"
+
+
+def test_info_tells_that_a_reboot_is_due(context: Context) -> None:
+    context.system = system = StandinSystem()
+    assert "reboot_pending" not in SEALED_COMMANDS["info"](context, "").data
+    system.reboots = True
+    assert SEALED_COMMANDS["info"](context, "").data["reboot_pending"] is True
 
 
 def test_info_tells_what_became_of_an_update(context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from agent_protocol.outcomes import Failed, Outcome, Refused, Unsupported
 from agent_protocol.wire import Operation
 from agent_protocol.xenstore import StoreError
 from guest_agent.commands import COMMANDS, SEALED_COMMANDS, Context
-from guest_agent.commands.network import CLOUD_INIT_FILE
 from guest_agent.configuration import Configuration
+from guest_agent.network.configure import CLOUD_INIT_FILE
 from guest_agent.network.renderers import RENDERERS
 from guest_agent.network.undo import Undo, keep
 from guest_agent.nodes import Nodes

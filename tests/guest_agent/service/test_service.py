@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from guest_agent import service
-from guest_agent.configuration import CONFIGURATION_FILE, Configuration, parse_configuration
+from guest_agent.configuration import Configuration, parse_configuration
+from guest_agent.places import CONFIGURATION_FILE
 from guest_agent.system.freezing import MARK
 from tools.commands.environment import CHECKOUT
 

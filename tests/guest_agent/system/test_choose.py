@@ -32,6 +32,6 @@ def test_no_directory(tmp_path: Path) -> None:
 
 
 def test_another_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.system", lambda: "Windows")
-    with pytest.raises(Unsupported, match="serves Linux, this is Windows"):
+    monkeypatch.setattr("platform.system", lambda: "Plan9")
+    with pytest.raises(Unsupported, match="serves Linux and Windows, this is Plan9"):
         system.choose("/")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_protocol.outcomes import Failed, Refused, Unsupported
-from guest_agent.system import base, hostname
+from guest_agent.system import hostname, posix
 from guest_agent.system.directory import DirectorySystem
 from guest_agent.system.hostname import HostName
 from guest_agent.system.linux import LinuxSystem
@@ -145,7 +145,7 @@ def test_hosts_that_cannot_be_written(system: DirectorySystem, root: Path, monke
     def full(*arguments: Any) -> NoReturn:
         raise Failed("enospc", "ENOSPC")
 
-    monkeypatch.setattr(base, "rename_in_hosts", full)
+    monkeypatch.setattr(posix, "rename_in_hosts", full)
     with pytest.raises(Failed, match="the name is set, but not in /etc/hosts: ENOSPC"):
         system.set_hostname(HostName("new"))
 
