@@ -27,6 +27,10 @@ CHECKS = {
     "ruff check": [f"{_BIN}/ruff", "check", "."],
     "ruff format": [f"{_BIN}/ruff", "format", "--check", "."],
     "mypy": [f"{_BIN}/mypy"],
+    "mypy, for Windows": [
+        *(f"{_BIN}/mypy", "--platform", "win32", "--follow-imports", "silent", "--ignore-missing-imports"),
+        *("guest_agent/system/windows", "guest_agent/store", "guest_agent/service", "guest_agent/log_windows.py"),
+    ],
     "import-linter": [f"{_BIN}/lint-imports"],
 }
 

@@ -24,24 +24,24 @@ class Win32Accounts:
         with calls():
             token = win32security.OpenProcessToken(win32api.GetCurrentProcess(), win32con.TOKEN_QUERY)
             sid, _ = win32security.GetTokenInformation(token, win32security.TokenUser)
-            return win32security.ConvertSidToStringSid(sid)
+            return str(win32security.ConvertSidToStringSid(sid))
 
     def machine_sid(self) -> str:
         """The domain_id of level 2: that of the account domain, SAM's own."""
         with calls():
-            return win32security.ConvertSidToStringSid(win32net.NetUserModalsGet(None, 2)["domain_id"])
+            return str(win32security.ConvertSidToStringSid(win32net.NetUserModalsGet(None, 2)["domain_id"]))
 
     def name_of(self, sid: str) -> str:
         """By LookupAccountSid."""
         with calls():
             name, _, _ = win32security.LookupAccountSid(None, win32security.ConvertStringSidToSid(sid))
-        return name
+        return str(name)
 
     def sid_of(self, name: str) -> str:
         """By LookupAccountName."""
         with calls():
             sid, _, _ = win32security.LookupAccountName(None, name)
-            return win32security.ConvertSidToStringSid(sid)
+            return str(win32security.ConvertSidToStringSid(sid))
 
     def account(self, name: str) -> Account:
         """By level 4."""

@@ -78,7 +78,7 @@ class Win32Machine:
     def hostname(self) -> str:
         """By GetComputerNameEx."""
         with calls():
-            return win32api.GetComputerNameEx(_COMPUTER_NAME_DNS_HOSTNAME)
+            return str(win32api.GetComputerNameEx(_COMPUTER_NAME_DNS_HOSTNAME))
 
     def set_hostname(self, name: str) -> None:
         """By SetComputerNameEx."""
@@ -98,7 +98,7 @@ class Win32Machine:
     def system_directory(self) -> str:
         """By GetSystemDirectory."""
         with calls():
-            return win32api.GetSystemDirectory()
+            return str(win32api.GetSystemDirectory())
 
     def licensed(self) -> bool:
         """By SLGetLicensingStatusInformation."""
