@@ -15,6 +15,9 @@ _SUITE = re.compile(r"tests/contract/suite/.*\[(?:.*-)?(real-xen|oxenstored|xens
 _ON_REAL_XEN = ("tests/contract/driver/test_core.py", "tests/tools/labs/xen/test_lab.py")
 """Two emulated computers at once keep each other waiting."""
 
+_IN_WINE = ("tests/contract/wine/", "tests/tools/labs/wine/")
+"""They share disks with Windows, and a guest."""
+
 
 def group_of(nodeid: str) -> str:
     """What a test belongs to: an environment, the drivers' contract, or nothing but itself."""
@@ -23,6 +26,8 @@ def group_of(nodeid: str) -> str:
         return str(found[1])
     if nodeid.startswith(_ON_REAL_XEN):
         return "real-xen"
+    if nodeid.startswith(_IN_WINE):
+        return "wine"
     return "driver" if nodeid.startswith("tests/contract/driver/") else nodeid
 
 
