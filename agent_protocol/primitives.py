@@ -68,10 +68,10 @@ try:
     from cryptography.hazmat.primitives.hmac import HMAC
     from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
     from cryptography.hazmat.primitives.padding import PKCS7
-except (KeyboardInterrupt, SystemExit):
+except KeyboardInterrupt:
     raise
 except BaseException as error:
-    # Really everything: a panic of its compiled part is no Exception.
+    # Really everything: a panic of its compiled part is no Exception, nor is an attempt to end the process.
     _reason = f"{type(error).__name__}: {error}"[:300].replace("\n", " ")
 
 if not TYPE_CHECKING:

@@ -15,7 +15,7 @@ _SUITE = re.compile(r"tests/contract/suite/.*\[(?:.*-)?(real-xen|oxenstored|xens
 _ON_REAL_XEN = ("tests/contract/driver/test_core.py", "tests/tools/labs/xen/test_lab.py")
 """Two emulated computers at once keep each other waiting."""
 
-_IN_WINE = ("tests/contract/wine/", "tests/tools/labs/wine/")
+_IN_WINE = ("tests/contract/wine/", "tests/tools/labs/wine/", "tests/guest_agent/system/windows/test_real.py")
 """They share disks with Windows, and a guest."""
 
 
