@@ -53,6 +53,9 @@ def main() -> int:
 
 def run_tests(pytest: Sequence[str], limit: float) -> int:
     """Run this command line, and give its exit status. After `limit` seconds it is ended, and what ran then named."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As it is for what a shell runs in the background: pytest would not hear of it either.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(pytest, cwd=CHECKOUT)
     try:
         return process.wait(limit)
