@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.labs.cache import kept
 from tools.labs.packages import unpacked
 
 PACKAGES = ("wine64", "libwine", "libz-mingw-w64")
 """Wine for 64-bit programs, and the one library of Windows' side that Debian has outside of it."""
+
+_PROGRAMS = "usr/lib/wine"
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,12 @@ class Wine:
     @property
     def loader(self) -> Path:
         """The program that runs Windows programs."""
-        return self.files / "usr/lib/wine/wine64"
+        return self.files / _PROGRAMS / "wine64"
 
     @property
     def server(self) -> Path:
         """The program that is their kernel; one for each disk."""
-        return self.files / "usr/lib/wine/wineserver64"
+        return self.files / _PROGRAMS / "wineserver"
 
     @property
     def zlib(self) -> Path:
@@ -51,4 +56,14 @@ class Wine:
 
 def wine() -> Wine:
     """Wine, ready to run; the first time takes a minute. LabError when it cannot be had."""
-    return Wine(unpacked(PACKAGES))
+    packages = unpacked(PACKAGES)
+    return Wine(kept("wine", packages.name, lambda directory: _lay_out(packages, directory)))
+
+
+def _lay_out(packages: Path, directory: Path) -> None:
+    shutil.copytree(packages, directory, symlinks=True, copy_function=os.link)
+    # The loader starts what bears this name beside it, whatever WINESERVER says. Debian has a script there, which looks
+    # for the server of a Wine that is installed.
+    server = directory / _PROGRAMS / "wineserver"
+    server.unlink()
+    os.link(server.with_name("wineserver64"), server)
