@@ -82,6 +82,7 @@ def boot(state: State, vm: str, host: str | None, paused: bool) -> None:
         storage.assert_attachable(database, vbd)
     with placement.reserved(database, vm, host) as chosen:
         machine = state.live_host(chosen)
+        starts = machine.starts
         domid = _built(
             lambda: machine.hypervisor.create(_describe(state, record, record["VIFs"], record["VBDs"]), paused)
         )
@@ -103,7 +104,7 @@ def boot(state: State, vm: str, host: str | None, paused: bool) -> None:
         )
         # The format is xapi's own affair; only VM.get_boot_record reads it.
         database.set("VM", vm, last_booted_record=json.dumps({**record, "last_booted_record": ""}))
-        _record_domain(state, vm, machine, domid, "Paused" if paused else "Running")
+        _record_domain(state, vm, machine, starts, domid, "Paused" if paused else "Running")
 
 
 def _built(build: Callable[[], int]) -> int:
@@ -171,8 +172,24 @@ def _attached(state: State, record: dict[str, Any]) -> tuple[list[str], list[str
     return vifs, [vbd for vbd in record["VBDs"] if database.get("VBD", vbd, "currently_attached")]
 
 
-def _record_domain(state: State, vm: str, host: Host, domid: int, power_state: str) -> None:
-    """Write down that a VM is now in a domain that was built for it."""
+def _record_domain(state: State, vm: str, host: Host, starts: int, domid: int, power_state: str) -> None:
+    """Write down that a VM is now in a domain that was built for it, when its host had this number of starts.
+
+    ApiError INTERNAL_ERROR, and the VM is halted as all others there, when the host has lost its power since.
+    """
+    try:
+        _enter(state, vm, host, domid, power_state)
+    except Exception:
+        if host.is_up and host.starts == starts:
+            raise
+    else:
+        if host.starts == starts:
+            return
+    record_halted(state, vm)
+    raise errors.internal_error(f"Xenops_interface.Xenopsd_error([S(Does_not_exist);[S(domain);S({domid})]])")
+
+
+def _enter(state: State, vm: str, host: Host, domid: int, power_state: str) -> None:
     database = state.database
     host.guests.follow(domid, vm)
     record = database.record("VM", vm)
@@ -291,8 +308,9 @@ def resume(state: State, vm: str, host: str | None, paused: bool) -> None:
     record = database.record("VM", vm)
     with placement.reserved(database, vm, host) as chosen:
         machine = state.live_host(chosen)
+        starts = machine.starts
         domid = _built(lambda: machine.hypervisor.resume(_describe(state, record, *_attached(state, record)), paused))
-        _record_domain(state, vm, machine, domid, "Paused" if paused else "Running")
+        _record_domain(state, vm, machine, starts, domid, "Paused" if paused else "Running")
     machine.hypervisor.domains.tell(domid, UPDATED)
     drop_image(state, record)
     database.set("VM", vm, suspend_VDI=NULL_REF)
@@ -303,9 +321,10 @@ def arrive(state: State, vm: str, host: str) -> None:
     database = state.database
     with placement.reserved(database, vm, host) as chosen:
         machine, record = state.live_host(chosen), database.record("VM", vm)
+        starts = machine.starts
         domain = _describe(state, record, *_attached(state, record))
         domid = _built(lambda: machine.hypervisor.create(domain, paused=True))
-        _record_domain(state, vm, machine, domid, "Paused")
+        _record_domain(state, vm, machine, starts, domid, "Paused")
 
 
 def remove(state: State, vm: str) -> None:
@@ -331,6 +350,7 @@ def migrate(state: State, vm: str, host: str) -> None:
     """
     database = state.database
     source, destination = state.host_of(vm), state.live_host(host)
+    starts = destination.starts
     with contextlib.ExitStack() as stack:
         if source is not destination:
             stack.enter_context(placement.reserved(database, vm, host))
@@ -345,7 +365,7 @@ def migrate(state: State, vm: str, host: str) -> None:
         except Exception as error:
             source.guests.follow(domid, vm)
             raise errors.ApiError("VM_MIGRATE_FAILED", vm, source.ref, host, type(error).__name__) from error
-        _record_domain(state, vm, destination, there, "Running")
+        _record_domain(state, vm, destination, starts, there, "Running")
     destination.hypervisor.domains.tell(there, UPDATED)
 
 

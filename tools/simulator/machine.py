@@ -35,8 +35,8 @@ class Host:
     power.
 
     ref: its reference in the database, empty until it has one. is_up: whether it has power. is_lost: whether it has
-    power, but no coordinator. local_sessions: logins to the host itself, which are in no database. certificates: what
-    it shows once started, None without TLS.
+    power, but no coordinator. starts: how often it was given power. local_sessions: logins to the host itself, which
+    are in no database. certificates: what it shows once started, None without TLS.
     """
 
     guests: GuestWatch
@@ -56,6 +56,7 @@ class Host:
         self.ref = ""
         self.is_up = False
         self.is_lost = False
+        self.starts = 0
         self.local_sessions: set[str] = set()
         self.certificates: HostCertificates | None = None
         self._directory = directory
@@ -105,6 +106,7 @@ class Host:
 
         OSError when a port is taken or a directory cannot be made, ValueError when a path is too long for sockets.
         """
+        self.starts += 1
         self._directory.mkdir(exist_ok=True)
         local_api.lay_out(self._directory / local_api.DIRECTORY)
         self.hypervisor.start()

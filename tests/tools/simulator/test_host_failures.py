@@ -11,12 +11,13 @@ import pytest
 import XenAPI
 
 from agent_protocol.xenstore import XenStoreError, connect
-from tools.simulator import hosts
+from tools.simulator import hosts, lifecycle
 from tools.simulator.errors import ApiError
 from tools.simulator.server import Simulator
 
 from .pools import in_this_process
 from .support import Vm, failure, lives, make_vm, until
+from .test_devices import vbd_record
 
 
 @pytest.fixture
@@ -91,6 +92,40 @@ def test_a_supporter_that_crashes_and_comes_back(simulator: Simulator, refs: lis
     with connect(str(socket), timeout=5.0) as store:
         assert store.read(f"/local/domain/{vm.get_domid()}/vm").decode() == f"/vm/{vm.uuid}"
         assert store.read("/local/domain/0/name") == b"Domain-0"
+    assert lives(pid_of(simulator, vm))
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+@pytest.mark.parametrize("operation", ["start", "resume", "migrate"])
+def test_power_that_is_cut_while_a_domain_is_built(
+    simulator: Simulator, refs: list[str], monkeypatch: pytest.MonkeyPatch, operation: str, comes_back: bool
+) -> None:
+    session = login(simulator)
+    vm = make_vm(session)
+    session.xenapi.VBD.create(vbd_record(vm, "OpaqueRef:NULL", type="CD", empty=True, mode="RO", userdevice="3"))
+    if operation != "start":
+        vm.start_on(refs[0], False, False)
+    if operation == "resume":
+        vm.suspend()
+    enter = lifecycle._enter
+
+    def lose_power(*arguments: Any) -> None:
+        hosts.crash_host(simulator.state, refs[1])
+        if comes_back:
+            hosts.start_host(simulator.state, refs[1])
+        enter(*arguments)
+
+    monkeypatch.setattr(lifecycle, "_enter", lose_power)
+    order = {
+        "start": lambda: vm.start_on(refs[1], False, False),
+        "resume": lambda: vm.resume_on(refs[1], False, False),
+        "migrate": lambda: vm.pool_migrate(refs[1], {}),
+    }
+    assert failure(order[operation])[0] == "INTERNAL_ERROR"
+    monkeypatch.undo()
+    assert (vm.get_power_state(), vm.get_domid(), vm.get_resident_on()) == ("Halted", "-1", "OpaqueRef:NULL")
+    assert not any(session.xenapi.VBD.get_currently_attached(vbd) for vbd in vm.get_VBDs())
+    vm.start_on(refs[0], False, False)
     assert lives(pid_of(simulator, vm))
 
 
