@@ -46,7 +46,7 @@ def undo_in_step(progress: Progress, undo: Callable[[], object], what: str) -> N
 
 class Undo:
     """Surrounds several steps. When an error leaves the block, what was added is called, newest first. HalfDone when
-    that does not work now; LeaseLost leaves the rest to another service.
+    that does not work now; LeaseLost, be it the error itself, leaves the rest to another service.
 
     Add before the step itself: an answer can be lost, and the step may have been taken all the same. So what is added
     must look for what there is to undo, and do nothing when there is nothing.
@@ -65,7 +65,7 @@ class Undo:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if value is None:
+        if value is None or isinstance(value, LeaseLost):
             return
         is_left = False
         for what, step in reversed(self._steps):

@@ -54,6 +54,8 @@ def shut_down(server: XenServer, vm: VM, *, timeout: float | None = None) -> VM:
         seconds = GUEST_TIMEOUT if timeout is None else timeout
         try:
             return _change(server, vm, "VM.clean_shutdown", reached=_is(PowerState.SHUTDOWN), timeout=seconds)
+        except LeaseLost:
+            raise
         except Unsuccessful:
             # Whatever it was: the guest is off at last, or loses its power now.
             with _in_doubt("VM.clean_shutdown"):

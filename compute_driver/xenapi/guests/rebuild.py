@@ -15,6 +15,7 @@ from agent_protocol.outcomes import Refused, Unsuccessful
 
 from ...driver import Instance, Progress
 from ...errors import ObjectGone
+from ...fencing import LeaseLost
 from ...images import Image
 from ..agents.setup import Setup, has_agent
 from ..connection.cache import INSTANCE_KEY
@@ -69,6 +70,8 @@ def rebuild(parts: Parts, instance: Instance, image: Image | None, setup: Setup,
             _remove(parts, vm, old.vdi)
             for vdi in _former(parts, vm, disk):
                 _remove(parts, vm, vdi)
+    except LeaseLost:
+        raise
     except Unsuccessful as error:
         # Nobody needs it for the guest to go on; it goes with the instance at the latest.
         LOG.error("instance %s: its old root disk is left: %s", instance.uuid, error)
@@ -120,6 +123,8 @@ def _remove(parts: Parts, vm: VM, vdi: str) -> None:
     try:
         disks.detach(parts.server, vm.ref, vdi)
         disks.destroy(parts.server, vdi)
+    except LeaseLost:
+        raise
     except Unsuccessful:
         # An answer may have been lost; what is done already is passed over.
         disks.detach(parts.server, vm.ref, vdi)

@@ -20,6 +20,7 @@ from agent_protocol.outcomes import Failed, Refused, Unsuccessful
 from ...agents import AgentInfo
 from ...driver import Instance, Progress
 from ...errors import ObjectGone, XenServerFailure
+from ...fencing import LeaseLost
 from ...images import Image
 from ..agents.setup import Setup, has_agent
 from ..connection.cache import INSTANCE_KEY
@@ -99,6 +100,8 @@ def rescue(parts: Parts, instance: Instance, image: Image, password: Password | 
             if password is not None:
                 with progress.step("set_rescue_password"):
                     parts.agents.set_password(vm, password)
+    except LeaseLost:
+        raise
     except BaseException:
         undo_in_step(progress, lambda: _restored(parts, instance), f"instance {instance.uuid}: its rescue")
         raise
@@ -135,6 +138,8 @@ def _restored(parts: Parts, instance: Instance) -> VM:
     for attempt in range(_ATTEMPTS):
         try:
             return _restore(parts, instance)
+        except LeaseLost:
+            raise
         except Unsuccessful:
             if attempt + 1 == _ATTEMPTS:
                 raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from agent_protocol.outcomes import Refused
 
 from ...driver import Instance, Progress
+from ...fencing import LeaseLost
 from ...images import Image
 from ...network import Interface
 from ...volumes import Volume
@@ -75,6 +76,8 @@ def spawn(parts: Parts, order: Order, progress: Progress) -> None:
                 vm = power.start(parts.server, vm, host=host)
             if has_agent(order.image):
                 order.setup.carry_out(parts.agents, vm, progress)
+    except LeaseLost:
+        raise
     except BaseException:
         what = f"instance {order.instance.uuid}: its creation"
         undo_in_step(progress, lambda: removal.destroy(parts, order.instance, order.volumes), what)

@@ -15,6 +15,7 @@ from agent_protocol.outcomes import Failed, Refused, Unsuccessful
 
 from ...driver import Instance, Progress
 from ...errors import ObjectGone
+from ...fencing import LeaseLost
 from ...states import PowerState
 from ..connection.cache import INSTANCE_KEY
 from ..connection.session import XenServer
@@ -78,6 +79,8 @@ def begin(parts: Parts, instance: Instance, node: str | None, timeout: float | N
             with progress.step("move"):
                 vm = vms.again(server, vm)
                 moves.move(parts, vm, moves.plan(parts, vm, host), live=False)
+    except LeaseLost:
+        raise
     except BaseException:
         _undo(parts, instance, progress)
         raise
@@ -143,6 +146,8 @@ def _keep(parts: Parts, instance: Instance, vm: VM, way: WayBack) -> WayBack:
     kept = branches.clone(server, repository, root.disk, name, new)
     try:
         return _write(parts, vm, replace(way, step=Step.KEPT, kept=kept.uuid))
+    except LeaseLost:
+        raise
     except BaseException:
         with suppress(Unsuccessful):
             disks.destroy(server, kept.ref)
@@ -258,6 +263,8 @@ def _undo(parts: Parts, instance: Instance, progress: Progress) -> None:
         with progress.step("undo"):
             is_done = True
             _back(parts, instance)
+    except LeaseLost:
+        raise
     except Unsuccessful as error:
         if not is_done:
             # The step could not even be recorded; the guest is to be as it was all the same.
@@ -275,6 +282,8 @@ def _back(parts: Parts, instance: Instance) -> None:
             if way is not None:
                 _restored(parts, instance, vm, way)
             return
+        except LeaseLost:
+            raise
         except Unsuccessful:
             if attempt + 1 == _ATTEMPTS:
                 raise

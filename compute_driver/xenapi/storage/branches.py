@@ -15,6 +15,7 @@ from typing import Literal
 from agent_protocol.outcomes import Unsuccessful
 
 from ...errors import ObjectGone, XenServerFailure
+from ...fencing import LeaseLost
 from ..connection.session import Flag, XenServer
 from ..guests.vms import NULL
 from ..turns import Turns
@@ -81,11 +82,10 @@ def _branch(
     key = marks.branch_key(str(uuids.uuid4()))
     with _TURNS.of(original.uuid, repositories.CALL_TIMEOUT), Undo() as undo:
         undo.add(f"disk {new.name}", lambda: _remove_branch(server, original, original_name, key))
-        try:
-            server.call("VDI.add_to_other_config", original.ref, key, marks.now())
-            ref = str(repositories.perform(server, repository_name, method, original.ref, {}))
-        finally:
-            _unmark(server, original, key)
+        undo.add("the mark of a branch", lambda: _unmark(server, original, key))
+        server.call("VDI.add_to_other_config", original.ref, key, marks.now())
+        ref = str(repositories.perform(server, repository_name, method, original.ref, {}))
+        _unmark(server, original, key)
         undo.add(f"disk {new.name}", lambda: disks.destroy(server, ref))
         return disks.claim(server, ref, new)
 
@@ -97,6 +97,8 @@ def _unmark(server: XenServer, original: Disk, key: str) -> None:
             server.call("VDI.remove_from_other_config", original.ref, key)
         except ObjectGone:
             return
+        except LeaseLost:
+            raise
         except Unsuccessful as error:
             LOG.warning("VDI %s keeps a mark %s: %s", original.uuid, key, error.code)
         else:

@@ -16,6 +16,7 @@ from agent_protocol.outcomes import Refused, Unknown, Unsuccessful
 
 from ...driver import Instance
 from ...errors import ObjectGone
+from ...fencing import LeaseLost
 from .. import hotplug
 from ..connection.cache import INSTANCE_KEY
 from ..connection.session import XenServer
@@ -141,6 +142,8 @@ def destroy(server: XenServer, ref: str) -> None:
     try:
         try:
             repositories.perform(server, "", "VDI.destroy", ref)
+        except LeaseLost:
+            raise
         except Unknown:
             # It may be gone, and if it is not, then once more does no harm.
             repositories.perform(server, "", "VDI.destroy", ref)

@@ -10,6 +10,7 @@ from agent_protocol.outcomes import Refused, Unsuccessful
 
 from ...driver import Instance
 from ...errors import ImageCorrupt
+from ...fencing import LeaseLost
 from ...images import DiskFormat, Image, ImageService, NewImage
 from ...images.formats import MAX_VHD
 from ..connection.session import XenServer
@@ -88,6 +89,8 @@ class Snapshots:
     def _remove(self, copy: Disk) -> None:
         try:
             disks.destroy(self._server, copy.ref)
+        except LeaseLost:
+            raise
         except Unsuccessful as error:
             # The image, or the error that led here, is what counts; the marks let it be found later.
             LOG.error("snapshot VDI %s could not be removed: %s", copy.uuid, error.code)
