@@ -327,4 +327,4 @@ def test_some_inputs(fuzzer: Fuzzer, tmp_path: Path) -> None:
 @pytest.mark.services
 @pytest.mark.timeout(900)
 def test_many_inputs(fuzzer: Fuzzer, tmp_path: Path) -> None:
-    survive(fuzzer, 20_000, tmp_path / "stderr")
+    survive(fuzzer, 10_000, tmp_path / "stderr")
