@@ -91,6 +91,7 @@ class Guest:
         self._watchdog = watchdog
         self._guard = threading.Lock()
         self._agent: Program | None = None
+        self._life: object | None = None  # another one after each boot, none while the guest is off
         self._is_kept = False
         self._is_begun = False
 
@@ -100,11 +101,13 @@ class Guest:
         OSError when it cannot be executed.
         """
         make_root(self.root)
+        # What a host that lost its power may have left, when it was building this guest's domain.
+        self.cut_power()
         self._connect(socket)
-        self._is_kept = False
         self._is_begun = not paused
+        self._life = object()
         if not paused:
-            self.start_agent()
+            self._run_agent(self._life, None)
 
     def _connect(self, socket: Path) -> None:
         unfinished = self._xenbus.with_name(self._xenbus.name + "~")
@@ -112,18 +115,27 @@ class Guest:
         unfinished.symlink_to(socket)
         unfinished.replace(self._xenbus)
 
-    def kill_agent(self) -> None:
-        """Let the agent, if there is one, be gone at once, as from a fault of its own; the guest runs on."""
+    def kill_agent(self, restart: bool) -> None:
+        """Let the agent, if there is one, be gone at once, as from a fault of its own; the guest runs on.
+
+        restart: whether to run it again, or one that was killed before; not in a guest that went down meanwhile, nor
+        beside the agent of its next boot. OSError when it cannot be executed.
+        """
         with self._guard:
-            agent = self._agent
+            life, agent = self._life, self._agent
         if agent is not None:
             agent.signal(signal.SIGKILL)
             agent.wait()
+        if restart:
+            self._run_agent(life, agent)
 
-    def start_agent(self) -> None:
-        """Run agent_command. OSError when it cannot be executed."""
-        if not self.agent_command:
-            return
+    def _run_agent(self, life: object | None, before: Program | None) -> None:
+        """Run agent_command, if the guest still lives that life, and no other agent came after the one before."""
+        with self._guard:
+            if self.agent_command and life is not None and (self._life, self._agent) == (life, before):
+                self._agent = self._execute()
+
+    def _execute(self) -> Program:
         socket = str(self._xenbus)
         meanings = {"{root}": str(self.root), "{socket}": socket, "{store}": f"unix:{socket}"}
         arguments = [_replace(argument, meanings) for argument in self.agent_command]
@@ -136,12 +148,11 @@ class Guest:
 
         with (self._directory / "agent.log").open("ab") as log:
             agent = Program(self._watchdog, arguments, agent_environment(), log, log, on_exit=ended)
-        with self._guard:
-            self._agent = agent
         try:
             pid_file.write_text(f"{agent.pid}\n", "ascii")
         finally:
             pid_written.set()
+        return agent
 
     def pause(self) -> None:
         """Freeze the guest's processes where they are."""
@@ -153,7 +164,7 @@ class Guest:
         if self._is_begun:
             self._signal(signal.SIGCONT)
         else:
-            self.start_agent()
+            self._run_agent(self._life, None)
             self._is_begun = True
 
     def keep(self) -> Path:
@@ -197,6 +208,7 @@ class Guest:
     def _stop(self, grace: float) -> None:
         self._is_kept = False
         with self._guard:
+            self._life = None
             agent, self._agent = self._agent, None
         if agent is not None:
             agent.stop(grace)

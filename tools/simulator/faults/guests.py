@@ -36,10 +36,7 @@ class GuestFaults:
 
     def kill_agent(self, vm: str, restart: bool) -> None:
         """Kill a guest's agent, and start it again if wanted; one that was killed before can so come back."""
-        guest = self._guest(vm)
-        guest.kill_agent()
-        if restart:
-            guest.start_agent()
+        self._guest(vm).kill_agent(restart)
 
     def freeze_agent(self, vm: str) -> None:
         """Stop a guest's agent where it is."""
