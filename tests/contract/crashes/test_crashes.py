@@ -11,7 +11,7 @@ import pytest
 
 from .zygote import CHECKOUT
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 KINDS = "service,service,again,service,agent,service,plugin,host,toolstack,both"
 
@@ -26,7 +26,7 @@ def test_nothing_is_lost_and_nothing_claimed(record_property: Callable[[str, obj
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=860,
         check=False,
     )
     print(done.stdout)

@@ -9,7 +9,7 @@ import pytest
 
 from .zygote import CHECKOUT
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(700)]
 
 WHAT = ["broker stopped", "broker killed", "postgresql killed", "mariadb killed", "coordinator failed over"]
 
@@ -23,7 +23,7 @@ def test_a_hundred_orders_and_something_goes_away(what: str) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=660,
         check=False,
     )
     print(done.stdout)

@@ -31,7 +31,7 @@ MIB = 1024**2
 IMAGES = {"with-agent": {}, "agentless": {"img_use_agent": "no"}}
 """The images that there are from the start, and their properties."""
 
-PATIENCE = 90.0
+PATIENCE = 300.0
 """Seconds for whatever has to happen by itself, on a machine that is busy with other things."""
 
 QUESTION = 10.0
