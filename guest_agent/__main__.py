@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent, with or without a network, and for as long as it takes until there is a store; or check the guest.
 
     An update of the agent takes its place in the same process. The exit status is 0 after SIGTERM or SIGINT, 1 when
-    this guest cannot be served or the update not be started, 2 when its configuration or the command line is wrong.
+    this guest cannot be served, is served by another agent, or the update cannot be started, 2 when its configuration
+    or the command line is wrong.
     """
     options = _parser().parse_args(arguments)
     if options.check:
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.set_up()
     try:
         guest = system.choose(options.root)
+        guest.hold()
     except Unsuccessful as error:
         _log.error("%s", error)
         return 1

@@ -43,6 +43,13 @@ class System(abc.ABC):
 
     # The agent's own
 
+    @abc.abstractmethod
+    def hold(self) -> None:
+        """Keep other agents out of this guest as long as this process runs: two of them would answer for each other.
+
+        Refused (`already_served`) when there is one.
+        """
+
     def prepare(self, context: Context) -> None:
         """What is to be done before the agent serves: end what an earlier run left in the middle, look at the system.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from agent_protocol.outcomes import Failed, Refused, Unsuccessful
 
@@ -43,12 +44,25 @@ _TOLD = ("ID", "VERSION_ID", "PRETTY_NAME")
 _LOGIN_DEFS = GuestPath("/etc/login.defs")
 _MINIMUM = re.compile(rb"^[ \t]*PASS_MIN_LEN[ \t]+([0-9]{1,9})[ \t]*$", re.MULTILINE)
 
+_log = logging.getLogger(__name__)
+
 
 class PosixSystem(System):
     """A system whose files are those of a Linux distribution, below `root`."""
 
     lacks = frozenset({"kmsactivate"})
     configuration_name = CONFIGURATION_FILE.text
+    _held: IO[bytes] | None = None
+
+    def hold(self) -> None:
+        """By a locked file in the agent's own directory. Where there can be none the agent serves all the same."""
+        try:
+            self._held = state.hold(self.root)
+        except Unsuccessful as error:
+            _log.warning("nothing keeps a second agent out of this guest: %s", error)
+            return
+        if self._held is None:
+            raise Refused("already_served", "another agent serves this guest already")
 
     def prepare(self, context: Context) -> None:
         """Thaw its file systems, put back a network that was half changed, and find its network stack."""

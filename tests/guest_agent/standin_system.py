@@ -35,6 +35,9 @@ class StandinSystem(System):
         self.done: list[tuple[Any, ...]] = []
         self.reboots = False
 
+    def hold(self) -> None:
+        self.done.append(("hold",))
+
     def prepare(self, context: object) -> None:
         self.done.append(("prepare",))
 

@@ -107,6 +107,36 @@ def test_the_command_line_goes_before_the_configuration(host: Host, root: Path) 
     run_for(host, root, "--store", f"unix:{host.guest_socket}")
 
 
+def another_agent(host: Host, root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "guest_agent", "--root", str(root), "--store", f"unix:{host.guest_socket}"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
+def test_a_guest_has_one_agent(start_agent: Callable[..., AgentProcess], host: Host, root: Path) -> None:
+    """Two would answer for each other: one that a request was not carried out, while the other carries it out."""
+    first = start_agent()
+    host.wait_for_agent()
+    refused = another_agent(host, root)
+    assert refused.returncode == 1
+    assert "another agent serves this guest already" in refused.stderr
+    assert SealedHost(host).ask("version").outcome is Outcome.SUCCEEDED
+    # The lock goes with the process, however that ends.
+    first.process.kill()
+    first.process.wait(DEADLINE)
+    host.remove(ADVERT)
+    second = start_agent()
+    host.wait_for_agent()
+    assert second.end() == 0
+
+
+def test_where_there_can_be_no_lock(start_agent: Callable[..., AgentProcess], host: Host, root: Path) -> None:
+    (root / "var/lib/xenward/lock").mkdir(parents=True)
+    started = start_agent()
+    assert SealedHost(host).ask("version").outcome is Outcome.SUCCEEDED
+    assert started.end() == 0
+    assert "nothing keeps a second agent out of this guest: EISDIR" in started.log
+
+
 @pytest.mark.services
 def test_a_start_before_there_is_a_network(
     start_agent: Callable[..., AgentProcess], host: Host, tmp_path: Path

@@ -51,6 +51,9 @@ class WindowsSystem(base.System):
         """The name of the account with the RID 500, as of now. Failed (`administrator_unknown`)."""
         return accounts.administrator(self._windows.accounts)
 
+    def hold(self) -> None:
+        """Nothing to do: the service manager runs one process of a service, and nothing else starts the agent."""
+
     def prepare(self, context: Context) -> None:
         """Put back a network that was half changed."""
         del context
