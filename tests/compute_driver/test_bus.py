@@ -196,7 +196,6 @@ def queue_is(broker: RabbitMQ, queue: str, kind: str) -> bool:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(300)
 def test_refused_logins_are_told(broker: RabbitMQ, tmp_path: Path) -> None:
     port = broker.port
     for login in ("xenward:Zw5-wrong.Secret", f"nobody:{broker.password}"):
@@ -212,14 +211,12 @@ def test_refused_logins_are_told(broker: RabbitMQ, tmp_path: Path) -> None:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(300)
 def test_tls_where_the_broker_has_none(broker: RabbitMQ, tmp_path: Path) -> None:
     error = refusal(tmp_path, broker.url, ssl="true", ssl_ca_file=Authority(tmp_path).file)
     assert (type(error), error.code) == (Refused, "bus_tls_mismatch")
 
 
 @pytest.mark.services
-@pytest.mark.timeout(300)
 def test_the_services_queues_are_quorum_queues_and_survive_a_restart(broker: RabbitMQ, tmp_path: Path) -> None:
     """Calls that the restart meets end honestly and in time, those after it work, and none is carried out twice."""
     import oslo_messaging
@@ -276,7 +273,6 @@ def await_calls(ended: dict[str, tuple[str, float]], count: int, only: str = "")
 
 
 @pytest.mark.services
-@pytest.mark.timeout(300)
 def test_tls_is_verified(secure_broker: RabbitMQ, tmp_path: Path) -> None:
     it = secure_broker
     client = {"ssl_cert_file": it.client_certificate, "ssl_key_file": it.client_key}
@@ -302,7 +298,6 @@ def test_tls_is_verified(secure_broker: RabbitMQ, tmp_path: Path) -> None:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(300)
 def test_oslo_itself_does_not_connect_to_a_stranger(secure_broker: RabbitMQ, tmp_path: Path) -> None:
     """The check at the start is not all: the connection that carries the orders verifies as well."""
     import oslo_messaging

@@ -22,8 +22,8 @@ SMALL_FACTORS = (2, 3, 107, 6361, 69431, 20394401)
 LARGE_FACTOR = 28059810762433
 """p - 1 is the product of these and SMALL_FACTORS; the generator's order is all of it."""
 
-MAX_TABLE = 2**20
-"""Baby steps that are kept: some 150 MB. Fewer only make it take longer."""
+MAX_TABLE = 2**21
+"""Baby steps that are kept: some 300 MB. Fewer only make it take longer."""
 
 _REPLY = re.compile(r"(?:/local/domain/[0-9]+/)?data/guest/([0-9a-f-]{36})")
 _REQUEST = re.compile(r"/local/domain/[0-9]+/data/host/([0-9a-f-]{36})")

@@ -265,7 +265,7 @@ def real_daemons() -> list[Any]:
 
 def with_real_guests() -> list[Any]:
     """Those in which a guest has a kernel; in the same form."""
-    return [pytest.param(REAL_XEN, id=REAL_XEN.name, marks=[pytest.mark.services, pytest.mark.timeout(600)])]
+    return [pytest.param(REAL_XEN, id=REAL_XEN.name, marks=[pytest.mark.services])]
 
 
 def all_of_them() -> list[Any]:

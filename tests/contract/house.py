@@ -21,7 +21,7 @@ from tools.simulator.process import SimulatorProcess
 CHECKOUT = Path(__file__).resolve().parents[2]
 STANDIN = Path(__file__).with_name("standin_agent.py")
 
-SECONDS = 60
+SECONDS = 240
 """How long any one command may take before the test gives up on it."""
 
 

@@ -75,7 +75,6 @@ def test_the_main_job_with_service_and_command_apart(home: House, directory: Pat
     assert f"set_admin_password {instance}: succeeded" in log
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("backend", "kind"), [("threading", "postgresql"), ("eventlet", "mariadb")])
 def test_a_stop_ends_what_was_begun_and_takes_nothing_new(
     home: House, directory: Path, backend: str, kind: str

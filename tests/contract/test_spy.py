@@ -23,7 +23,7 @@ from .recorder import RecordedHouse, leaks, recorded_house
 from .test_recording import FIRST, MARK, SECOND, SMALL, Secrets
 from .test_services import service
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.services
 
 EXCHANGE = "xenward"
 """compute_driver.rpc.EXCHANGE, which is not imported here: it would decide on this process's concurrency."""

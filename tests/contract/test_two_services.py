@@ -28,7 +28,7 @@ from tools.simulator.faults.call_log import LoggedCall
 
 from .house import CHECKOUT, House, house
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.services
 
 LEASE = 2.0
 INSTANCES = 4

@@ -11,7 +11,7 @@ import pytest
 
 from .zygote import CHECKOUT
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.services
 
 KINDS = "service,service,again,service,agent,service,plugin,host,toolstack,both"
 

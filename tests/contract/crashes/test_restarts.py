@@ -9,7 +9,7 @@ import pytest
 
 from .zygote import CHECKOUT
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(700)]
+pytestmark = pytest.mark.services
 
 WHAT = ["broker stopped", "broker killed", "postgresql killed", "mariadb killed", "coordinator failed over"]
 

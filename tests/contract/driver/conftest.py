@@ -15,7 +15,7 @@ from .environments import ENVIRONMENTS, Environment
 from .wanted import AGENTLESS, FIRST, Steps, Wanted
 
 
-@pytest.fixture(scope="session", params=ENVIRONMENTS)
+@pytest.fixture(scope="package", params=ENVIRONMENTS)
 def environment(request: pytest.FixtureRequest) -> Iterator[Environment]:
     with ENVIRONMENTS[request.param]() as it:
         yield it

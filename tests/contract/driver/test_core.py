@@ -18,7 +18,7 @@ from tests.contract.real_xen import real_house
 from .wanted import FILE, FIRST, KEY, OTHER_KEY, SECOND, Steps, Wanted, code
 from .xenserver import RealXenEnvironment
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module")

@@ -38,19 +38,19 @@ def _environment(item: pytest.Item) -> str:
     return name
 
 
-@pytest.fixture(scope="session", params=environments.all_of_them())
+@pytest.fixture(scope="package", params=environments.all_of_them())
 def environment(request: pytest.FixtureRequest) -> GuestEnvironment:
     return request.param
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def home(environment: GuestEnvironment) -> Iterator[House]:
     # Short: unix sockets allow 107 bytes.
     with tempfile.TemporaryDirectory(prefix="xw-") as directory, environment.house(Path(directory)) as home:
         yield home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guest(home: House, environment: GuestEnvironment) -> Iterator[Guest]:
     """An instance that the command `xenward` has created, with a password and a key."""
     key = home.directory / "key.pub"

@@ -19,14 +19,14 @@ from .windows_guest import WindowsGuest, install
 VERSION, NEWER = "1.2.3", "1.3.0"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installers() -> Iterator[dict[str, Path]]:
     """The installer in two versions."""
     with tempfile.TemporaryDirectory(prefix="xw-msi-") as directory:
         yield {version: msi.build(Path(directory, version), version) for version in (VERSION, NEWER)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def image(installers: dict[str, Path]) -> Iterator[Path]:
     """A disk with the agent, which has never run."""
     with tempfile.TemporaryDirectory(prefix="xw-wine-") as directory:
@@ -38,7 +38,7 @@ def image(installers: dict[str, Path]) -> Iterator[Path]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def home(image: Path) -> Iterator[House]:
     # Short: unix sockets allow 107 bytes.
     with tempfile.TemporaryDirectory(prefix="xw-") as directory:
@@ -48,7 +48,7 @@ def home(image: Path) -> Iterator[House]:
             yield home
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def created(home: House) -> Iterator[WindowsGuest]:
     """An instance that the command `xenward` has created, with a password."""
     instance = home.create("web")

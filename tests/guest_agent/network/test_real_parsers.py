@@ -33,7 +33,7 @@ from .memory import MemoryFiles, rendered
 from .renderer_strategies import MACS, NAMES, interfaces, networks
 from .test_renderers_property import is_expressible
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]  # the first run of all installs the systems
+pytestmark = pytest.mark.services
 
 ALPINE_PROGRAMS = ("busybox-static", "ifupdown-ng", "iproute2")
 DEADLINE = 30.0

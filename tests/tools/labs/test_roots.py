@@ -9,7 +9,7 @@ import pytest
 
 from tools.labs.roots import Root, RootError, debian_root
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tools.packages.agent_tree import CONFIGURATION_FILE, LIBRARY
 
 from .guests import IDENTITY, accepts, agent, difference, guest, placed, shadow, tree
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.services
 
 WANTED = f"/etc/systemd/system/multi-user.target.wants/{UNIT}"
 

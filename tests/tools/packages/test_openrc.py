@@ -14,7 +14,7 @@ from tools.packages import zipapp
 
 from .guests import STORE, guest, placed
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.services
 
 
 _STATE = ("daemons", "exclusive", "failed", "inactive", "options", "started", "starting", "stopping", "tmp")

@@ -12,7 +12,7 @@ import dom0_plugins
 from tests.tools.packages.test_dom0_plugin import status
 from tools.packages import plugin_rpm
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tools.packages.agent_tree import CONFIGURATION_FILE, LIBRARY, installed_fil
 
 from .guests import IDENTITY, accepts, agent, difference, guest, placed, tree
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.services
 
 WANTED = f"/etc/systemd/system/multi-user.target.wants/{UNIT}"
 INSTALL = ["rpm", "--nodeps", "-U"]

@@ -14,7 +14,7 @@ from tools.packages import deb
 
 from .guests import accepts, agent, guest, placed
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.services
 
 _LIMITED = """\
 import ctypes, os, sys

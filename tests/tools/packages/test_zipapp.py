@@ -168,7 +168,6 @@ def base() -> Path:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(600)
 class TestInGuests:
     def test_it_serves_where_there_is_no_cryptography(self, base: Path, archive: Path, tmp_path: Path) -> None:
         with guest(base, archive) as (root, host):

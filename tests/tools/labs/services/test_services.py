@@ -20,7 +20,7 @@ from tools.labs.cache import LabError
 from tools.labs.services import RabbitMQ, private_mariadb, private_postgresql, private_rabbitmq, server
 from tools.labs.services.server import Server
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.services
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 

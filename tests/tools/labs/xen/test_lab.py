@@ -21,7 +21,7 @@ from tools.simulator.domain import GUEST_DIRECTORIES, Domain
 from tools.simulator.plugins import PLUGIN_PATH
 from tools.simulator.xmlrpc import decode_response, encode_call
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from guest_agent.configuration import parse_configuration
 from tools.packages.agent_tree import PACKAGES, code
 from tools.packages.msi import contents
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from .conftest import EPOCH, Tables
 from .messages import messages
 from .test_lock import python_directory
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.services
 
 GUID = re.compile(r"\{[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}\}")
 

@@ -93,7 +93,6 @@ class TestCached:
 
 
 @pytest.mark.services
-@pytest.mark.timeout(300)
 class TestFetched:
     def test_each_has_its_hash(self, fetched: dict[str, Path]) -> None:
         for locked in read_lock():
