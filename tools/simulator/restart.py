@@ -78,10 +78,11 @@ def _cut_power(state: State, vm: str) -> None:
     if record["is_control_domain"]:
         return
     database.set("VM", vm, scheduled_to_be_resident_on=NULL_REF)
-    if record["power_state"] in ("Running", "Paused"):
-        lifecycle.record_halted(state, vm)
-    else:
+    if record["power_state"] == "Suspended":
         power.update_allowed_operations(database, vm)
+    else:
+        # A halted one may have been about to start: then its devices are attached already.
+        lifecycle.record_halted(state, vm)
 
 
 def start_automatically(state: State) -> None:

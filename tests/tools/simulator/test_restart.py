@@ -20,6 +20,8 @@ import XenAPI
 from tools.simulator import persistence, state_directory
 from tools.simulator.disks import BLOCK
 from tools.simulator.process import SimulatorError, SimulatorProcess
+from tools.simulator.server import Simulator
+from tools.simulator.settings import Settings
 
 from .support import NULL, Vm, failure, make_vm, until
 from .test_devices import vbd_record
@@ -82,6 +84,26 @@ def populate(session: XenAPI.Session, transfers: Transfers) -> tuple[Vm, str]:
     api.secret.create({"value": "a secret", "other_config": {}})
     api.message.create("VM_STARTED", "5", "VM", vm.uuid, "a body")
     return vm, vdi
+
+
+def test_an_end_in_the_middle_of_a_start(tmp_path: Path, own_plugin: Path, start: Start) -> None:
+    """The devices are attached already, and the VM does not run yet."""
+    (tmp_path / "state").mkdir()
+    former = Simulator(Settings(tmp_path / "state", plugins=own_plugin, is_kept=True))
+    former.start()
+    session = XenAPI.Session(former.hosts[0].plain_url)
+    session.login_with_password("root", former.settings.password)
+    vm, vdi = populate(session, Transfers(former.hosts[0], session))
+    ((vbd, _), (vif, _)) = (api.get_all_records().popitem() for api in (session.xenapi.VBD, session.xenapi.VIF))
+    former.state.database.set("VBD", vbd, currently_attached=True)
+    former.state.database.set("VIF", vif, currently_attached=True)
+    former.stop()
+    simulator = start()
+    session = log_in(simulator)
+    assert session.xenapi.VM.get_power_state(vm.ref) == "Halted"
+    assert not session.xenapi.VBD.get_currently_attached(vbd)
+    assert not session.xenapi.VIF.get_currently_attached(vif)
+    assert Transfers(simulator, session).content(vdi).startswith(b"y" * 100)
 
 
 @pytest.mark.parametrize("kill", [False, True])

@@ -50,7 +50,7 @@ def transfer(pool: Pool, method: str, path: str, vdi: str, body: bytes | None = 
         connection.request(method, f"{address.path}?{address.query}", body=body)
         response = connection.getresponse()
         found = response.read()
-    assert response.status == 200
+    assert response.status == 200, pool.api.task.get_error_info(task)
     connection.close()
     until(lambda: pool.api.task.get_status(task) == "success")
     until(lambda: not any(pool.api.VBD.get_currently_attached(vbd) for vbd in pool.api.VDI.get_VBDs(vdi)))
