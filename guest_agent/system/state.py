@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from typing import IO
@@ -35,6 +34,8 @@ def hold(root: str) -> IO[bytes] | None:
 
     Refused or Failed when there can be no such file.
     """
+    import fcntl  # only here, because the module is loaded in Windows too, which does not have it
+
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with _directory(root) as directory:
         file = os.fdopen(os.open(_LOCK, flags, _FILE_MODE, dir_fd=directory), "r+b", buffering=0)
